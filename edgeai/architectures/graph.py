@@ -1,0 +1,118 @@
+"""Writes an ONNX graph node by node, its weights streamed to one external file.
+
+Nothing here knows about language models. Weights are appended to the file as they are given, so that a build holds one
+tensor at a time; two initializers may name the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+MICROSOFT = "com.microsoft"
+OPSET = 21
+IR_VERSION = 10
+ALIGNMENT = 64  # bytes; a cache line, and enough for every vector load
+
+Array = NDArray[Any]
+
+
+class GraphBuilder:
+    """Collects nodes, inputs, outputs and initializers, and streams the latter to `weights`.
+
+    Use as a context manager; `save` writes the graph beside the weights file. Names are made by counting, so the same
+    calls give the same bytes.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        self._weights = weights
+        self._file: IO[bytes] = weights.open("wb")
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
+
+    def __enter__(self) -> GraphBuilder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def op(self, kind: str, inputs: Sequence[str], *, domain: str = "", output: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return that output's name."""
+        return self.ops(kind, inputs, [output or self._fresh(kind)], domain=domain, **attributes)[0]
+
+    def ops(
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: Any
+    ) -> Sequence[str]:
+        """Add a node with the given outputs; an empty name leaves an optional output out."""
+        name = self._fresh(f"node_{kind}")
+        self._nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing else has."""
+        return self._fresh(stem)
+
+    def constant(self, values: Array) -> str:
+        """A small tensor, kept inside the graph file; equal constants are stored once."""
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if key not in self._constants:
+            name = self._fresh("constant")
+            self._initializers.append(onnx.numpy_helper.from_array(values, name))
+            self._constants[key] = name
+        return self._constants[key]
+
+    def weight(self, name: str, values: Array) -> str:
+        """Append a tensor to the weights file."""
+        values = np.ascontiguousarray(values)
+        start = self._file.tell()
+        padding = -start % ALIGNMENT
+        self._file.write(b"\0" * padding)
+        self._file.write(values.data.cast("B") if values.size else b"")
+        self._reference(name, values.dtype, values.shape, start + padding, values.nbytes)
+        return name
+
+    def alias(self, name: str, of: str, dtype: np.dtype[Any], shape: Sequence[int]) -> str:
+        """A second initializer that reads the bytes of `of` with another shape."""
+        original = next(tensor for tensor in self._initializers if tensor.name == of)
+        location = {entry.key: entry.value for entry in original.external_data}
+        self._reference(name, dtype, shape, int(location["offset"]), int(location["length"]))
+        return name
+
+    def save(self, path: Path, *, name: str) -> None:
+        """Write the graph to `path`; the weights file has to stay in the same folder."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgeai")
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _reference(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], offset: int, length: int) -> None:
+        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(dtype), dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self._weights.name), ("offset", str(offset)), ("length", str(length))):
+            tensor.external_data.add(key=key, value=value)
+        self._initializers.append(tensor)
+
+    def _fresh(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}_{self._count}"

@@ -1,0 +1,146 @@
+"""Matrix products and embeddings over weights as they are stored: float, or on a 4- or 8-bit grid.
+
+A quantized matrix becomes MatMulNBits with int8 activations (accuracy level 4, the only fast one). Its grid is
+symmetric, ``w = s * (q - z)`` with z = 8 or 128. An affine block, ``w = s * (q - z) + m``, is the same product plus
+one rank-one term a block:
+
+    y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
+
+which keeps every weight of GGUF's Q4_1 exactly. Scales and minimums stay float16 in the file where the source has
+them so; the casts and m' are constants that onnxruntime folds when it loads the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from edgeai.architectures.graph import MICROSOFT, GraphBuilder
+from edgeai.errors import UnsupportedModel
+from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
+
+SYMMETRIC_ZERO = {4: 8, 8: 128}
+INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What matrices must have in common to be stacked into one product."""
+
+    bits: int
+    block_size: int
+    zero_point: int
+    affine: bool
+
+
+def grid_of(tensor: Tensor) -> Grid | None:
+    if isinstance(tensor, FloatTensor):
+        return None
+    return Grid(tensor.bits, tensor.block_size, tensor.zero_point, tensor.minimums is not None)
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack matrices of one grid by rows. Raises ValueError when the grids differ."""
+    if len(tensors) == 1:
+        return tensors[0]
+    if len({grid_of(tensor) for tensor in tensors}) > 1:
+        raise ValueError("matrices on different grids cannot be stacked")
+    if isinstance(tensors[0], FloatTensor):
+        return FloatTensor(np.concatenate([t.values for t in tensors if isinstance(t, FloatTensor)]))
+    blocks = [tensor for tensor in tensors if isinstance(tensor, BlockTensor)]
+    minimums = [tensor.minimums for tensor in blocks if tensor.minimums is not None]
+    first = blocks[0]
+    return BlockTensor(
+        first.bits,
+        first.block_size,
+        first.zero_point,
+        np.concatenate([tensor.codes for tensor in blocks]),
+        np.concatenate([tensor.scales for tensor in blocks]),
+        np.concatenate(minimums) if minimums else None,
+    )
+
+
+def pack_codes(codes: NDArray[np.uint8], bits: int, block_size: int) -> NDArray[np.uint8]:
+    """Codes [rows, cols] in MatMulNBits' layout [rows, blocks, block_size * bits / 8], low nibble first."""
+    rows, cols = codes.shape
+    blocks = codes.reshape(rows, cols // block_size, block_size)
+    if bits == 8:
+        return blocks
+    return (blocks[..., 0::2] | (blocks[..., 1::2] << 4)).astype(np.uint8)
+
+
+class LinearBuilder:
+    """Adds matrix products to a graph, sharing the block means of an activation among all products that read it."""
+
+    def __init__(self, graph: GraphBuilder) -> None:
+        self.graph = graph
+        self._means: dict[tuple[str, int], str] = {}
+
+    def matmul(self, x: str, name: str, tensor: Tensor) -> str:
+        """``x @ W.T`` for x [rows, new, in_features] and W [out_features, in_features]."""
+        if isinstance(tensor, FloatTensor):
+            weight = self.float32(self.graph.weight(name, tensor.values.T), tensor.values)
+            return self.graph.op("MatMul", [x, weight])
+        self._check(name, tensor)
+        codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
+        scales = self.float32(self.graph.weight(f"{name}.scales", tensor.scales), tensor.scales)
+        return self.product(x, codes, scales, self.offsets(name, tensor, scales), tensor)
+
+    def product(self, x: str, codes: str, scales: str, offsets: str | None, tensor: BlockTensor) -> str:
+        """Multiply x with a quantized matrix whose initializers are already there; `offsets` is m' [rows, blocks]."""
+        y = self._symmetric(x, codes, scales, tensor)
+        if offsets is None:
+            return y
+        graph = self.graph
+        scaled = graph.op("Mul", [offsets, graph.constant(np.array(tensor.block_size, np.float32))])
+        by_block = graph.op("Transpose", [scaled], perm=[1, 0])
+        return graph.op("Add", [y, graph.op("MatMul", [self._block_means(x, tensor.block_size), by_block])])
+
+    def _symmetric(self, x: str, codes: str, scales: str, tensor: BlockTensor) -> str:
+        rows, cols = tensor.codes.shape
+        return self.graph.op(
+            "MatMulNBits",
+            [x, codes, scales],
+            domain=MICROSOFT,
+            N=rows,
+            K=cols,
+            bits=tensor.bits,
+            block_size=tensor.block_size,
+            accuracy_level=INT8_ACTIVATIONS,
+        )
+
+    def float32(self, name: str, values: NDArray[np.floating[Any]]) -> str:
+        """A float initializer as float32; the cast is folded at load."""
+        return name if values.dtype == np.float32 else self.graph.op("Cast", [name], to=TensorProto.FLOAT)
+
+    def offsets(self, name: str, tensor: BlockTensor, scales: str) -> str | None:
+        """Offsets m' [rows, blocks] of an affine grid, from its float32 `scales`; None where it is zero throughout."""
+        shift = SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
+        if tensor.minimums is None and shift == 0:
+            return None
+        graph = self.graph
+        offsets = graph.op("Mul", [scales, graph.constant(np.array(shift, np.float32))])
+        if tensor.minimums is None:
+            return offsets
+        minimums = self.float32(graph.weight(f"{name}.minimums", tensor.minimums), tensor.minimums)
+        return graph.op("Add", [minimums, offsets])
+
+    def _block_means(self, x: str, block_size: int) -> str:
+        """Means of consecutive `block_size` values of x [rows, new, features]: pooling is one small operator."""
+        key = (x, block_size)
+        if key not in self._means:
+            self._means[key] = self.graph.op("AveragePool", [x], kernel_shape=[block_size], strides=[block_size])
+        return self._means[key]
+
+    @staticmethod
+    def _check(name: str, tensor: BlockTensor) -> None:
+        if tensor.bits not in SYMMETRIC_ZERO or tensor.block_size < 16 or tensor.block_size & (tensor.block_size - 1):
+            raise UnsupportedModel(
+                f"{name}: {tensor.bits} bits in blocks of {tensor.block_size} cannot be stored exactly",
+                "quantize it again with --bits 4 or --bits 8",
+            )

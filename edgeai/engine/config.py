@@ -1,0 +1,46 @@
+"""What the engine is told once, when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes of a graph's cache and output, from the package's manifest."""
+
+    vocab_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    context_length: int
+    eos_token_ids: frozenset[int] = frozenset()
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that one token takes in a float32 KV cache."""
+        return self.num_layers * 2 * self.num_kv_heads * self.head_size * 4
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How much of the machine an engine may use.
+
+    `kv_budget_bytes` covers running sequences and the prefix cache together. `max_context` shortens the model's own
+    context. `chunk_tokens` is the most prompt tokens in one step; fewer are taken while others are decoding, so that a
+    chunk lasts no longer than `chunk_seconds` at the speed that was measured.
+    """
+
+    threads: int = 2
+    max_rows: int = 8
+    max_queue: int = 64
+    max_context: int | None = None
+    kv_budget_bytes: int = GIB
+    prefix_cache: bool = True
+    block_tokens: int = 32
+    chunk_tokens: int = 256
+    chunk_seconds: float = 0.2
+    scratch_bytes: int = 64 << 20  # attention scores of one chunk: heads * chunk * capacity floats

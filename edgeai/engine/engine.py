@@ -1,0 +1,141 @@
+"""The engine: requests in, tokens out, one step at a time. Not thread-safe; `async_engine` gives it an owner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Tokens
+from pathlib import Path
+
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.kv_cache import GRANULE
+from edgeai.engine.model_runner import Logits, ModelRunner
+from edgeai.engine.prefix_cache import PrefixCache
+from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
+from edgeai.engine.sampler import logprobs, sample
+from edgeai.engine.scheduler import Plan, Scheduler
+from edgeai.engine.sequence import Sequence
+from edgeai.engine.validation import check_params, check_prompt
+from edgeai.errors import OutOfMemory, Overloaded
+
+Outputs = list[tuple[str, TokenOutput]]  # request id and its new token
+
+
+class Engine:
+    """Serves any number of requests from one graph.
+
+    Raises `PackageError` when the graph cannot be loaded, `OutOfMemory` when the budget holds no context at all.
+    """
+
+    def __init__(self, graph: Path, shape: ModelShape, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self.shape = shape
+        self.context_length = effective_context(shape, self.settings)
+        self.runner = ModelRunner(graph, shape, self.settings, self.context_length)
+        block = self.settings.block_tokens
+        self.cache = PrefixCache(block, block * shape.token_bytes)
+        self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape)
+        self._sequences: dict[str, Sequence] = {}
+        self._prompt_tokens = self._generated_tokens = self._hit_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def check(self, prompt: Tokens[int], params: SamplingParams) -> None:
+        """Raise `InvalidInput` or `ContextLengthExceeded` for a request that can never be served."""
+        check_params(params, self.shape.vocab_size)
+        check_prompt(prompt, self.shape.vocab_size, self.context_length)
+
+    def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams) -> None:
+        """Queue a request. Raises as `check` does, and `Overloaded` when the queue is full."""
+        self.check(prompt, params)
+        if len(self.scheduler.waiting) >= self.settings.max_queue:
+            raise Overloaded(f"{len(self.scheduler.waiting)} requests are waiting already", "try again soon")
+        sequence = Sequence.start(request_id, prompt, params)
+        self._sequences[request_id] = sequence
+        self.scheduler.add(sequence)
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request, wherever it is; unknown and finished ones are ignored."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+
+    def step(self) -> Outputs:
+        """Schedule, execute, sample, update. Returns the new tokens; a failed step leaves the books as they were."""
+        plan = self.scheduler.schedule()
+        if not plan:
+            return []
+        logits = self._execute(plan)
+        chosen = [(sequence, self._sample(row, sequence)) for sequence, row in logits]
+        self.scheduler.computed(plan)
+        return [(sequence.request_id, self._update(sequence, output)) for sequence, output in chosen]
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting),
+            kv_used_bytes=self.scheduler.used_bytes,
+            kv_budget_bytes=self.settings.kv_budget_bytes,
+            prefix_cache_hit_tokens=self._hit_tokens,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            preemptions=self.scheduler.preemptions,
+        )
+
+    def _execute(self, plan: Plan) -> list[tuple[Sequence, Logits]]:
+        """Logits of every sequence that is due a token. Two runs: a shared one would pad the decoding rows."""
+        due: list[tuple[Sequence, Logits]] = []
+        if plan.decode:
+            newest = [sequence.tokens[-1] for sequence in plan.decode]
+            rows = self.runner.decode(newest, [sequence.computed for sequence in plan.decode])
+            due.extend(zip(plan.decode, rows, strict=True))
+        prefill = plan.prefill
+        if prefill is not None and prefill.slot is not None:
+            stop = prefill.computed + plan.chunk
+            started = time.perf_counter()
+            logits = self.runner.prefill(prefill.slot, prefill.tokens[prefill.computed : stop], prefill.computed)
+            self.scheduler.measured(plan.chunk, time.perf_counter() - started)
+            if stop == len(prefill.tokens):
+                due.append((prefill, logits))
+        return due
+
+    def _sample(self, logits: Logits, sequence: Sequence) -> TokenOutput:
+        token = sample(logits, sequence)
+        cached = sequence.cached_tokens
+        if sequence.params.logprobs is None:
+            return TokenOutput(token, finish_reason=self._finish(token, sequence), cached_tokens=cached)
+        own, top = logprobs(logits, token, sequence.params.logprobs)
+        return TokenOutput(token, own, top, self._finish(token, sequence), cached)
+
+    def _finish(self, token: int, sequence: Sequence) -> FinishReason | None:
+        params = sequence.params
+        if token in params.stop_token_ids or (token in self.shape.eos_token_ids and not params.ignore_eos):
+            return FinishReason.STOP
+        length = len(sequence.tokens) + 1
+        if length - sequence.prompt_tokens >= params.max_tokens or length >= self.context_length:
+            return FinishReason.LENGTH
+        return None
+
+    def _update(self, sequence: Sequence, output: TokenOutput) -> TokenOutput:
+        if len(sequence.tokens) == sequence.prompt_tokens:
+            self._prompt_tokens += sequence.prompt_tokens
+            self._hit_tokens += sequence.cached_tokens
+        self._generated_tokens += 1
+        sequence.tokens.append(output.token_id)
+        if output.finish_reason is not None:
+            del self._sequences[sequence.request_id]
+            self.scheduler.remove(sequence)
+        return output
+
+
+def effective_context(shape: ModelShape, settings: EngineSettings) -> int:
+    """Tokens one request may have: what the model allows, the settings allow, and the budget can hold."""
+    affordable = settings.kv_budget_bytes // shape.token_bytes // GRANULE * GRANULE
+    if affordable < GRANULE:
+        raise OutOfMemory(
+            f"a KV budget of {settings.kv_budget_bytes} bytes holds no context: {GRANULE} tokens take"
+            f" {GRANULE * shape.token_bytes} bytes",
+            "raise the KV budget",
+        )
+    return min(shape.context_length, settings.max_context or shape.context_length, affordable)

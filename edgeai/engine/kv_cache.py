@@ -1,0 +1,111 @@
+"""The KV arena: one reservation of address space, committed page by page as sequences grow.
+
+The operators want, for each layer, one array [rows, kv_heads, capacity, head_size]. Every slot is given the capacity of
+the whole context at once, but as memory that the kernel has only promised: a page exists from its first write on.
+So a sequence never has to be copied to grow, and what counts against the budget is what was written, in steps of
+`GRANULE` tokens. A freed slot gives its pages back.
+
+Slots 0 to n-1 of a layer are one contiguous array, so a batch is a slice without a copy.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.engine.config import ModelShape
+from edgeai.errors import OutOfMemory
+
+GRANULE = 64  # tokens; 64 rows of 64 floats are 16 KiB, the largest page size in use on boards
+
+Floats = NDArray[np.float32]
+
+
+def granules(tokens: int) -> int:
+    """Tokens rounded up to whole granules."""
+    return -(-tokens // GRANULE) * GRANULE
+
+
+class KVArena:
+    """Keys and values of all slots: `array` is [layers, 2, slots, kv_heads, capacity, head_size], float32.
+
+    Raises `OutOfMemory` when the address space cannot be reserved.
+    """
+
+    def __init__(self, shape: ModelShape, slots: int, context_length: int) -> None:
+        self.slots = slots
+        self.capacity = granules(context_length)
+        if self.capacity & (self.capacity - 1) == 0:
+            self.capacity += GRANULE  # heads a power of two apart would compete for the same cache lines
+        dims = (shape.num_layers, 2, slots, shape.num_kv_heads, self.capacity, shape.head_size)
+        size = int(np.prod(dims, dtype=np.int64)) * 4
+        self._map = reserve(size)
+        self.array: Floats = np.frombuffer(self._map, np.float32).reshape(dims)
+        self._token_bytes = shape.token_bytes
+        self._written = [0] * slots  # tokens, in whole granules
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(self._written) * self._token_bytes
+
+    @property
+    def occupied(self) -> set[int]:
+        """Slots that hold memory."""
+        return {slot for slot, tokens in enumerate(self._written) if tokens}
+
+    def growth_bytes(self, slot: int, tokens: int) -> int:
+        """Bytes that holding `tokens` tokens in `slot` would add to what is used."""
+        return max(0, granules(tokens) - self._written[slot]) * self._token_bytes
+
+    def grow(self, slot: int, tokens: int) -> None:
+        """Count `tokens` tokens of `slot` as used; the pages come with the writes."""
+        self._written[slot] = max(self._written[slot], granules(tokens))
+
+    def read(self, slot: int, start: int, stop: int) -> Floats:
+        """A copy of positions start to stop: [layers, 2, kv_heads, stop - start, head_size]."""
+        return self.array[:, :, slot, :, start:stop].copy()
+
+    def write(self, slot: int, start: int, values: Floats) -> None:
+        """Put back what `read` gave, at positions from `start` on."""
+        stop = start + values.shape[3]
+        self.grow(slot, stop)
+        self.array[:, :, slot, :, start:stop] = values
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Move the first `tokens` positions to another slot and free the source."""
+        self.grow(target, tokens)
+        self.array[:, :, target, :, :tokens] = self.array[:, :, source, :, :tokens]
+        self.release(source)
+
+    def release(self, slot: int) -> None:
+        """Free a slot and give its pages back to the system."""
+        if not self._written[slot]:
+            return
+        for layer in self.array:
+            for part in layer:
+                start = part[slot].__array_interface__["data"][0] - self.array.__array_interface__["data"][0]
+                self._discard(start, part[slot].nbytes)
+        self._written[slot] = 0
+
+    def _discard(self, start: int, length: int) -> None:
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # only pages that are wholly this slot's
+        last = (start + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def reserve(size: int) -> mmap.mmap:
+    """Address space without memory behind it yet. Raises `OutOfMemory` when the system refuses."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    try:
+        area = mmap.mmap(-1, size, flags=flags)
+    except (OSError, ValueError, OverflowError) as error:
+        raise OutOfMemory(
+            f"the KV cache needs {size / 2**20:.0f} MiB of address space, which the system refuses",
+            "ask for a shorter context or fewer rows",
+        ) from error
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        area.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would commit 2 MiB for the first token of every head
+    return area

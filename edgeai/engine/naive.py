@@ -1,0 +1,18 @@
+"""The naive greedy loop: one sequence, one token at a time, nothing cached or shared. Oracle of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeai.engine.model_runner import ModelRunner
+
+
+def greedy(runner: ModelRunner, prompt: Sequence[int], max_tokens: int) -> list[int]:
+    """The likeliest continuation of `prompt`, up to and including an end token."""
+    output: list[int] = []
+    logits = runner.prefill(0, prompt, 0)
+    while True:
+        output.append(int(logits.argmax()))
+        if len(output) == max_tokens or output[-1] in runner.shape.eos_token_ids:
+            return output
+        logits = runner.decode([output[-1]], [len(prompt) + len(output) - 1])[0]

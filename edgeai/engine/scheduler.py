@@ -1,0 +1,194 @@
+"""Decides what the next step computes: continuous batching, chunked prefill, preemption by recompute.
+
+Rows 0 to d-1 of the arena decode, one token each; at most one sequence at a time reads its prompt, in a row behind
+them. Memory is reserved before anything is computed: the prefix cache gives way first, then the youngest sequence,
+which starts again later from the tokens it has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.kv_cache import GRANULE, KVArena, granules
+from edgeai.engine.prefix_cache import Block, PrefixCache
+from edgeai.engine.sequence import Sequence
+
+MIN_CHUNK = 16  # tokens; below this a chunk costs about as much as a single token
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step: a token for each sequence of `decode`, in slot order, and `chunk` tokens of a prompt."""
+
+    decode: tuple[Sequence, ...]
+    prefill: Sequence | None
+    chunk: int
+
+    def __bool__(self) -> bool:
+        return bool(self.decode) or self.prefill is not None
+
+
+class Scheduler:
+    """Owns the queue, the slots and the budget."""
+
+    def __init__(self, settings: EngineSettings, arena: KVArena, cache: PrefixCache, shape: ModelShape) -> None:
+        self.settings = settings
+        self.waiting: deque[Sequence] = deque()
+        self.preemptions = 0
+        self.prefill_speed: float | None = None  # tokens per second, measured
+        self._arena = arena
+        self._cache = cache
+        self._token_bytes = shape.token_bytes
+        scores = shape.num_heads * arena.capacity * 4  # bytes of one token's attention scores
+        self._chunk_tokens = max(MIN_CHUNK, min(settings.chunk_tokens, settings.scratch_bytes // scores))
+        self._decoding: list[Sequence] = []  # by slot
+        self._prefilling: Sequence | None = None
+
+    @property
+    def running(self) -> list[Sequence]:
+        return [*self._decoding, *([self._prefilling] if self._prefilling else [])]
+
+    @property
+    def used_bytes(self) -> int:
+        return self._arena.used_bytes + self._cache.used_bytes
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def schedule(self) -> Plan:
+        """Reserve memory for one step and say what it computes."""
+        self._reserve_decode()
+        if self._prefilling is None and self.waiting:
+            self._admit()
+        chunk = 0
+        if self._prefilling is not None:
+            chunk = min(self._chunk_limit(), len(self._prefilling.tokens) - self._prefilling.computed)
+        return Plan(tuple(self._decoding), self._prefilling, chunk)
+
+    def computed(self, plan: Plan) -> None:
+        """The plan was run: its tokens have keys and values now. A prompt that is complete joins the decoding rows."""
+        for sequence in plan.decode:
+            sequence.computed += 1
+        prefill = plan.prefill
+        if prefill is None:
+            return
+        prefill.computed += plan.chunk
+        if prefill.computed == len(prefill.tokens):
+            self._remember(prefill)
+            self._prefilling = None
+            self._place(prefill, len(self._decoding))
+            self._decoding.append(prefill)
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """Take note of how long a chunk took; recent chunks count most, as speed falls with the context's length."""
+        if tokens >= MIN_CHUNK:
+            speed = tokens / seconds
+            self.prefill_speed = speed if self.prefill_speed is None else (self.prefill_speed + speed) / 2
+
+    def remove(self, sequence: Sequence, *, remember: bool = True) -> None:
+        """Take a sequence out, wherever it is; what it computed may stay in the prefix cache."""
+        if sequence.slot is None:
+            if sequence in self.waiting:
+                self.waiting.remove(sequence)
+            return
+        if remember:
+            self._remember(sequence)
+        slot = sequence.slot
+        self._arena.release(slot)
+        sequence.slot = None
+        if sequence is self._prefilling:
+            self._prefilling = None
+            return
+        last = self._decoding.pop()
+        if last is not sequence:
+            self._place(last, slot)
+            self._decoding[slot] = last
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError if the books do not agree; for tests, and cheap enough to call when idle."""
+        held = {sequence.slot for sequence in self.running}
+        if held != self._arena.occupied:
+            raise RuntimeError(f"slots {self._arena.occupied} have memory, sequences are in {held}")
+        for slot, sequence in enumerate(self._decoding):
+            if sequence.slot != slot:
+                raise RuntimeError(f"row {slot} holds a sequence that believes to be in slot {sequence.slot}")
+        if self.used_bytes > self.settings.kv_budget_bytes:
+            raise RuntimeError(f"{self.used_bytes} bytes used of a budget of {self.settings.kv_budget_bytes}")
+
+    def _admit(self) -> None:
+        """Give the first waiting sequence the row behind the decoding ones, if there is room for all its tokens."""
+        slot = len(self._decoding)
+        if slot == self.settings.max_rows:
+            return
+        sequence = self.waiting[0]
+        prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
+        headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
+        if not self._make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
+            return
+        self.waiting.popleft()
+        self._prefilling = sequence
+        sequence.slot, sequence.computed = slot, 0
+        self._arena.grow(slot, len(sequence.tokens) + 1)
+        for block in prefix:
+            self._arena.write(slot, sequence.computed, block)
+            sequence.computed += self._cache.block_tokens
+        if not sequence.preempted:
+            sequence.cached_tokens = sequence.computed
+
+    def _cached_prefix(self, sequence: Sequence) -> list[Block]:
+        """Blocks to start from; at least one token is left to compute, for its logits."""
+        return self._cache.match(sequence.tokens[:-1]) if self.settings.prefix_cache else []
+
+    def _remember(self, sequence: Sequence) -> None:
+        """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
+        if not self.settings.prefix_cache or sequence.slot is None:
+            return
+        chain = self._cache.chain(sequence.tokens[: sequence.computed])
+        for index, key in enumerate(chain):
+            if key in self._cache:
+                continue
+            while self.used_bytes + self._cache.block_bytes > self.settings.kv_budget_bytes:
+                if not self._cache.evict(keep=chain):
+                    return
+            start = index * self._cache.block_tokens
+            self._cache.put(key, self._arena.read(sequence.slot, start, start + self._cache.block_tokens))
+        self._cache.touch(chain)
+
+    def _reserve_decode(self) -> None:
+        """Room for one more token in every decoding row, taken from the youngest where there is none."""
+        for sequence in sorted(self._decoding, key=lambda s: s.arrival):
+            while sequence.slot is not None and not self._grow(sequence, sequence.slot):
+                self._preempt(max(self.running, key=lambda s: s.arrival))
+
+    def _grow(self, sequence: Sequence, slot: int) -> bool:
+        needed = len(sequence.tokens)
+        if not self._make_room(self._arena.growth_bytes(slot, needed)):
+            return False
+        self._arena.grow(slot, needed)
+        return True
+
+    def _make_room(self, size: int) -> bool:
+        while self.used_bytes + size > self.settings.kv_budget_bytes:
+            if not self._cache.evict():
+                return False
+        return True
+
+    def _preempt(self, victim: Sequence) -> None:
+        self.remove(victim, remember=False)  # its memory is what is needed
+        victim.computed = 0
+        victim.preempted += 1
+        self.preemptions += 1
+        self.waiting.appendleft(victim)
+
+    def _place(self, sequence: Sequence, slot: int) -> None:
+        if sequence.slot is not None and sequence.slot != slot:
+            self._arena.move(sequence.slot, slot, sequence.computed)
+            sequence.slot = slot
+
+    def _chunk_limit(self) -> int:
+        if not self._decoding or self.prefill_speed is None:
+            return self._chunk_tokens
+        fitting = int(self.prefill_speed * self.settings.chunk_seconds) // MIN_CHUNK * MIN_CHUNK
+        return min(self._chunk_tokens, max(MIN_CHUNK, fitting))

@@ -1,0 +1,43 @@
+"""A request on its way through the engine."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from edgeai.engine.request import FinishReason, SamplingParams
+
+_arrivals = itertools.count()
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens of one request: the prompt, then what was sampled. `computed` of them have keys and values in `slot`."""
+
+    request_id: str
+    tokens: list[int]
+    prompt_tokens: int
+    params: SamplingParams
+    seed: int
+    arrival: int = field(default_factory=lambda: next(_arrivals))
+    slot: int | None = None
+    computed: int = 0
+    cached_tokens: int = 0
+    preempted: int = 0
+    finish_reason: FinishReason | None = None
+
+    @classmethod
+    def start(cls, request_id: str, prompt: Tokens[int], params: SamplingParams) -> Sequence:
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        return cls(request_id, list(prompt), len(prompt), params, seed)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_tokens :]
+
+    @property
+    def decoding(self) -> bool:
+        """Whether only the newest token is still to be computed."""
+        return self.slot is not None and self.computed == len(self.tokens) - 1 and len(self.tokens) > self.prompt_tokens

@@ -1,0 +1,102 @@
+"""The only module that imports onnxruntime: sessions, and bindings of numpy memory to a graph's inputs and outputs.
+
+Importing the `edgeai` package has switched onnxruntime's telemetry off before this module can be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+import edgeai
+from edgeai.errors import PackageError
+
+__all__ = ["Binding", "OnnxSession", "runtime_version"]
+
+Array = NDArray[Any]
+
+
+def runtime_version() -> str:
+    """Version of the onnxruntime in use, with edgeai's own for bug reports."""
+    return f"onnxruntime {ort.__version__}, edgeai {edgeai.__version__}"
+
+
+class Binding:
+    """Inputs and outputs of a session fixed to numpy arrays, to be run any number of times.
+
+    The arrays are used in place, so that writing to them before a run is all it takes to pass new values, and an
+    output array holds its result after the run. Arrays must be C-contiguous and keep their shape.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._binding = session.io_binding()
+        self._values: list[tuple[Any, Array]] = []  # keeps the memory alive for as long as it is bound
+
+    def input(self, name: str, array: Array) -> None:
+        self._binding.bind_ortvalue_input(name, self._wrap(array))
+
+    def output(self, name: str, array: Array) -> None:
+        self._binding.bind_ortvalue_output(name, self._wrap(array))
+
+    def in_place(self, input_name: str, output_name: str, array: Array) -> None:
+        """Bind one array as an input that the graph updates and gives back as an output."""
+        value = self._wrap(array)
+        self._binding.bind_ortvalue_input(input_name, value)
+        self._binding.bind_ortvalue_output(output_name, value)
+
+    def _wrap(self, array: Array) -> Any:
+        if not array.flags.c_contiguous:
+            raise ValueError("only C-contiguous arrays can be bound in place")
+        value = ort.OrtValue.ortvalue_from_numpy(array)
+        self._values.append((value, array))
+        return value
+
+
+class OnnxSession:
+    """A graph on onnxruntime's CPU provider.
+
+    `threads` is the size of the pool that computes one run. Idle threads sleep instead of spinning when `spinning`
+    is off: a waiting board must not burn power.
+
+    Raises `PackageError` when the graph cannot be loaded.
+    """
+
+    def __init__(self, graph: Path, *, threads: int, spinning: bool = True) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        # Spin inside a run, where the next operator is microseconds away, but sleep as soon as the run is over.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises several unrelated classes
+            raise PackageError(f"{graph} cannot be loaded: {error}", "verify the package and build it again") from error
+
+    @property
+    def input_names(self) -> list[str]:
+        return [node.name for node in self._session.get_inputs()]
+
+    def input_shape(self, name: str) -> list[int | str]:
+        """Declared shape of an input; symbolic dimensions are strings."""
+        shapes: Mapping[str, list[int | str]] = {node.name: node.shape for node in self._session.get_inputs()}
+        return shapes[name]
+
+    def binding(self) -> Binding:
+        return Binding(self._session)
+
+    def run_bound(self, binding: Binding) -> None:
+        """Run the graph on bound memory. Releases the interpreter lock while it computes."""
+        self._session.run_with_iobinding(binding._binding)
+
+    def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
+        """Run with fresh arrays; for tests and one-off evaluation."""
+        results: list[Array] = self._session.run(outputs, inputs)
+        return [np.asarray(result) for result in results]
