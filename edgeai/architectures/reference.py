@@ -34,7 +34,8 @@ class ReferenceDecoder:
     def norm(self, x: Floats, name: str) -> Floats:
         mean_square = np.mean(np.square(x, dtype=np.float64), axis=-1, keepdims=True)
         scaled = x / np.sqrt(mean_square + self.config.norm_epsilon)
-        return (scaled * self.load(name).dequantize()).astype(np.float32)
+        normed: Floats = (scaled * self.load(name).dequantize()).astype(np.float32)
+        return normed
 
     def project(self, x: Floats, name: str) -> Floats:
         product: Floats = x @ self.load(name).dequantize().T

@@ -15,7 +15,7 @@ from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.sequence import Sequence
 from edgeai.engine.validation import check_params, check_prompt
-from edgeai.errors import OutOfMemory, Overloaded
+from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
 
 Outputs = list[tuple[str, TokenOutput]]  # request id and its new token
 
@@ -138,4 +138,13 @@ def effective_context(shape: ModelShape, settings: EngineSettings) -> int:
             f" {GRANULE * shape.token_bytes} bytes",
             "raise the KV budget",
         )
-    return min(shape.context_length, settings.max_context or shape.context_length, affordable)
+    wanted = shape.context_length if settings.max_context is None else settings.max_context
+    if wanted > shape.context_length:
+        raise InvalidInput(f"a context of {wanted} tokens was asked for; the model has {shape.context_length}")
+    if settings.max_context is not None and wanted > affordable:
+        raise OutOfMemory(
+            f"a context of {wanted} tokens takes {wanted * shape.token_bytes / 2**20:.0f} MiB; the KV budget of"
+            f" {settings.kv_budget_bytes / 2**20:.0f} MiB holds {affordable}",
+            "raise the KV budget or ask for a shorter context",
+        )
+    return min(wanted, affordable)

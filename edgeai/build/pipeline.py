@@ -1,0 +1,184 @@
+"""From weights to a published package: open, convert, validate, publish."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgeai
+from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.registry import write_graph
+from edgeai.build.quantize import quantize
+from edgeai.build.storage import StoredTensors
+from edgeai.build.target import Target, open_target
+from edgeai.build.validate import TEXT, measure
+from edgeai.errors import ValidationFailed
+from edgeai.package.licence import licence_notice
+from edgeai.package.manifest import (
+    GRAPH_NAME,
+    LICENCE_NAME,
+    TEMPLATE_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Architecture,
+    Manifest,
+    Origin,
+    PromptDefaults,
+    Quality,
+    TokenIds,
+)
+from edgeai.package.package import Package
+from edgeai.package.store import Store
+from edgeai.package.writer import PackageWriter
+from edgeai.progress import Progress, silent
+from edgeai.recipe import Recipe
+from edgeai.sources.weights import TokenizerFiles
+from edgeai.text.tokenizer import Tokenizer
+
+__all__ = ["BuildReport", "build_package"]
+
+VALIDATION_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build made, and what it took."""
+
+    package: Path
+    name: str
+    seconds: float
+    peak_rss_bytes: int
+    size_bytes: int
+    quality: Quality
+
+
+def build_package(
+    spec: str,
+    *,
+    out: Path | None = None,
+    bits: int | None = None,
+    home: Path,
+    cache: Path,
+    progress: Progress = silent,
+) -> BuildReport:
+    """Build the package that `spec` names into `out`, or into the store under `home`.
+
+    `bits` (4 or 8) rounds matrices that come as floats; weights that are already on a grid stay exactly as they are.
+    Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
+    """
+    started = time.perf_counter()
+    target = open_target(spec, cache, progress)
+    plan = bits if bits is not None else _recipe_bits(target.recipe)
+    with PackageWriter(out or Store(home).path_for(target.name)) as writer:
+        package = _write(writer, target, plan, progress)
+    return BuildReport(
+        package=package.path,
+        name=package.name,
+        seconds=round(time.perf_counter() - started, 3),
+        peak_rss_bytes=peak_rss_bytes(),
+        size_bytes=package.size_bytes,
+        quality=package.manifest.quality,
+    )
+
+
+def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Progress) -> Package:
+    source = target.source
+    stored = StoredTensors(source, bits, progress)
+    files = source.tokenizer()
+    writer.write(TOKENIZER_NAME, files.tokenizer_json)
+    if files.chat_template is not None:
+        writer.write(TEMPLATE_NAME, files.chat_template.encode())
+    writer.write(LICENCE_NAME, licence_notice(target.licence).encode())
+    graph = writer.folder / GRAPH_NAME
+    config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME)
+    quantization = stored.quantization()
+    progress("validate")
+    quality = measure(
+        graph,
+        config,
+        source.config,
+        _validation_ids(files, config),
+        original=source.load,
+        stored=lambda name: quantize(name, source.load(name), bits),
+        requantized=quantization.scheme != "source",
+    )
+    _require_quality(quality, target.recipe, quantization.scheme)
+    manifest = Manifest(
+        name=target.name,
+        description=target.recipe.description if target.recipe else "",
+        files={},
+        licence=target.licence,
+        origin=_origin(target),
+        architecture=_architecture(config, stored.parameters),
+        tokens=_token_ids(files),
+        quantization=quantization,
+        quality=quality,
+        prompt=target.recipe.prompt if target.recipe else PromptDefaults(),
+    )
+    return writer.publish(manifest)
+
+
+def _validation_ids(files: TokenizerFiles, config: DecoderConfig) -> list[int]:
+    tokenizer = Tokenizer(files.tokenizer_json.decode(), bos_token_id=files.bos_token_id)
+    ids = tokenizer.encode(TEXT, add_bos=files.add_bos)
+    return ids[: min(VALIDATION_TOKENS, config.context_length)]
+
+
+def _require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> None:
+    """Hold a build to its recipe: to the default target only where the source's own grid was kept."""
+    if recipe is None:
+        return
+    target = recipe.quality
+    if (scheme == "source" or "max_mean_kl" in target.model_fields_set) and not quality.mean_kl <= target.max_mean_kl:
+        raise ValidationFailed(
+            f"{recipe.name} is {quality.mean_kl} nats per token from its source; the recipe allows"
+            f" {target.max_mean_kl}. Nothing was published",
+            "use more bits, or change the recipe's max_mean_kl",
+        )
+
+
+def _recipe_bits(recipe: Recipe | None) -> int | None:
+    return recipe.quantization.bits if recipe else None
+
+
+def _origin(target: Target) -> Origin:
+    provenance = target.source.provenance
+    return Origin(
+        kind=provenance.kind,
+        location=provenance.location,
+        revision=provenance.revision,
+        sha256=dict(provenance.sha256),
+        builder=f"edgeai {edgeai.__version__}",
+    )
+
+
+def _architecture(config: DecoderConfig, parameters: int) -> Architecture:
+    return Architecture(
+        model_type=config.model_type,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_size=config.head_size,
+        context_length=config.context_length,
+        parameters=parameters,
+    )
+
+
+def _token_ids(files: TokenizerFiles) -> TokenIds:
+    return TokenIds(
+        eos=files.eos_token_ids,
+        bos=files.bos_token_id,
+        add_bos=files.add_bos,
+        special_tokens=dict(files.special_tokens),
+    )
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,59 @@
+"""How tensors are stored, counted while a graph is written."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from edgeai.build.quantize import quantize
+from edgeai.package.manifest import Quantization
+from edgeai.progress import Progress
+from edgeai.sources.weights import BlockTensor, Tensor, WeightSource
+
+
+class StoredTensors:
+    """Tensors of a source in the form they are stored in, one at a time; keeps count for the manifest."""
+
+    def __init__(self, source: WeightSource, bits: int | None, progress: Progress) -> None:
+        self._source = source
+        self._bits = bits
+        self._progress = progress
+        self._encodings = {info.name: info.encoding for info in source.tensors}
+        self._kinds: dict[str, str] = {}
+        self._stored_bits: dict[str, float] = {}
+        self._values: dict[str, int] = {}
+
+    @property
+    def parameters(self) -> int:
+        return sum(self._values.values())
+
+    def load(self, name: str) -> Tensor:
+        """One tensor as it will be stored."""
+        original = self._source.load(name)
+        tensor = quantize(name, original, self._bits)
+        self._values[name] = math.prod(tensor.shape)
+        self._kinds[name] = self._encodings[name] if tensor is original else f"RTN{self._bits_of(tensor)}"
+        self._stored_bits[name] = stored_bits(tensor)
+        self._progress("convert", len(self._kinds), len(self._encodings))
+        return tensor
+
+    def quantization(self) -> Quantization:
+        """What the manifest says about it, after every tensor was loaded."""
+        kinds = Counter(self._kinds.values())
+        return Quantization(
+            scheme="source" if set(self._kinds.values()) <= set(self._encodings.values()) else "rtn",
+            bits_per_weight=round(sum(self._stored_bits.values()) / self.parameters, 4),
+            tensor_types=dict(sorted(kinds.items())),
+        )
+
+    @staticmethod
+    def _bits_of(tensor: Tensor) -> int:
+        return tensor.bits if isinstance(tensor, BlockTensor) else 32
+
+
+def stored_bits(tensor: Tensor) -> float:
+    """Bits that a tensor takes in the weights file, codes with their scales and minimums."""
+    if not isinstance(tensor, BlockTensor):
+        return tensor.values.nbytes * 8
+    extra = tensor.scales.nbytes + (0 if tensor.minimums is None else tensor.minimums.nbytes)
+    return tensor.codes.size * tensor.bits + extra * 8

@@ -1,0 +1,152 @@
+"""Runs a freshly written graph and compares it with a plain numpy forward pass of the weights it was made from.
+
+The graph is run as a server runs it: a prompt in two chunks, then token by token, over one cache. What comes out is
+compared at every position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.decoder import LoadTensor
+from edgeai.architectures.registry import reference_logits
+from edgeai.errors import ValidationFailed
+from edgeai.onnx_session import OnnxSession
+from edgeai.package.manifest import Quality
+
+Logits = NDArray[np.float32]
+
+REFERENCE = "numpy float32 forward pass of the source's weights"
+GRAPH_LIMIT = 0.01  # nats per token between a graph and its own weights: what int8 activations cost, and no more
+
+TEXT = """\
+The water in the well was low that year, and every household sent one person before sunrise. Amina carried two
+yellow cans, 20 litres each, and counted her steps: 1, 2, 3 ... 412 to the gate. "You are early," said the guard.
+
+Boil water for at least one minute before drinking it. If you cannot boil it, add 2 drops of bleach per litre, stir,
+and wait thirty minutes. Keep the container covered, and wash your hands with soap.
+
+def mean(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+Question: A school has 14 classrooms with 36 pupils each. How many pupils are there in all?
+Answer: 14 times 36 is 504, so the school has 504 pupils.
+"""
+
+
+def run_graph(graph: Path, config: DecoderConfig, ids: Sequence[int], steps: Sequence[int]) -> Logits:
+    """Logits [tokens, vocab_size] of `ids`, computed in consecutive runs of `steps` tokens over one KV cache."""
+    session = OnnxSession(graph, threads=2)
+    shape = (1, config.num_kv_heads, len(ids), config.head_size)
+    names = [f"{layer}.{part}" for layer in range(config.num_layers) for part in ("key", "value")]
+    cache = {name: np.zeros(shape, np.float32) for name in names}
+    logits = np.empty((1, len(ids), config.vocab_size), np.float32)
+    done = 0
+    for new in steps:
+        binding = session.binding()
+        binding.input("input_ids", np.array([ids[done : done + new]], np.int64))
+        binding.input("seqlens_k", np.array([done + new - 1], np.int32))
+        binding.input("query_seqlens", np.array([new], np.int32))
+        binding.input("total_sequence_length", np.array(done + new, np.int32))
+        binding.input("logit_index", np.arange(new))
+        for name, values in cache.items():
+            binding.in_place(f"past.{name}", f"present.{name}", values)
+        binding.output("logits", logits[:, done : done + new])
+        session.run_bound(binding)
+        done += new
+    every: Logits = logits[0]
+    return every
+
+
+def chunked(tokens: int) -> list[int]:
+    """Run lengths for `tokens` tokens: two uneven chunks, then eight single tokens."""
+    singles = min(8, tokens // 4)
+    first = (tokens - singles) * 2 // 3
+    return [size for size in (first, tokens - singles - first, *[1] * singles) if size]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far logits [tokens, vocab_size] are from a reference's."""
+
+    mean_kl: float
+    max_kl: float
+    max_difference: float
+    agreement: float
+    perplexity: float
+    reference_perplexity: float
+
+
+def compare(reference: Logits, logits: Logits, ids: Sequence[int]) -> Comparison:
+    """KL divergence (nats) of `logits` from `reference`, agreement of the likeliest tokens, perplexities on `ids`."""
+    expected, actual = log_softmax(reference), log_softmax(logits)
+    kl = (np.exp(expected) * (expected - actual)).sum(axis=-1)
+    following = (np.arange(len(ids) - 1), np.asarray(ids[1:]))
+    return Comparison(
+        mean_kl=float(kl.mean()),
+        max_kl=float(kl.max()),
+        max_difference=float(np.abs(reference - logits).max()),
+        agreement=float((reference.argmax(-1) == logits.argmax(-1)).mean()),
+        perplexity=float(np.exp(-actual[following].mean())),
+        reference_perplexity=float(np.exp(-expected[following].mean())),
+    )
+
+
+def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    """Natural-log probabilities along the last axis."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return values
+
+
+def measure(
+    graph: Path,
+    config: DecoderConfig,
+    source_config: Mapping[str, Any],
+    ids: Sequence[int],
+    *,
+    original: LoadTensor,
+    stored: LoadTensor,
+    requantized: bool,
+) -> Quality:
+    """Compare the graph with the source, and with the weights it stores where these are not the source's.
+
+    Raises `ValidationFailed` when the graph does not compute what its own weights say.
+    """
+    logits = run_graph(graph, config, ids, chunked(len(ids)))
+    against_source = compare(reference_logits(source_config, original, list(ids)), logits, ids)
+    against_stored = against_source
+    if requantized:
+        against_stored = compare(reference_logits(source_config, stored, list(ids)), logits, ids)
+    if not against_stored.mean_kl <= GRAPH_LIMIT:  # written so that NaN fails
+        raise ValidationFailed(
+            f"the graph is {against_stored.mean_kl:.4g} nats per token away from its own weights, more than"
+            f" {GRAPH_LIMIT}; nothing was published",
+            "this is an error of the builder or of onnxruntime on this machine; please report it",
+        )
+    return Quality(
+        reference=REFERENCE,
+        tokens=len(ids),
+        mean_kl=significant(against_source.mean_kl),
+        max_kl=significant(against_source.max_kl),
+        max_logit_difference=significant(against_source.max_difference),
+        top_token_agreement=significant(against_source.agreement),
+        perplexity=significant(against_source.perplexity),
+        reference_perplexity=significant(against_source.reference_perplexity),
+    )
+
+
+def significant(value: float) -> float:
+    """Four digits, which is more than such a measurement means."""
+    return float(f"{value:.4g}")

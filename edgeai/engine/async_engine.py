@@ -1,0 +1,142 @@
+"""An engine owned by one thread, with asyncio in front.
+
+Coroutines hand commands to the owner through a queue and receive tokens in queues of their own. The engine itself is
+never touched by two threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from edgeai.engine.engine import Engine
+from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
+from edgeai.errors import EdgeaiError, Overloaded
+
+log = logging.getLogger(__name__)
+
+Event = TokenOutput | Exception
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """Where the tokens of one request go."""
+
+    loop: asyncio.AbstractEventLoop
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+class AsyncEngine:
+    """Takes requests from any coroutine of any event loop. Starts its thread at once; `close` ends it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._streams: dict[str, _Stream] = {}  # touched by the owner only
+        self._numbers = itertools.count()
+        self._closing = False
+        self._thread = threading.Thread(target=self._own, name="edgeai-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def context_length(self) -> int:
+        return self._engine.context_length
+
+    async def generate(
+        self, prompt: Sequence[int], params: SamplingParams, *, client: str = ""
+    ) -> AsyncGenerator[TokenOutput, None]:
+        """Tokens of one request. Closing the generator, or cancelling its task, cancels the request.
+
+        Raises `InvalidInput`, `ContextLengthExceeded` or `Overloaded` in place of the first token.
+        """
+        self._engine.check(prompt, params)  # reads constants only
+        if self._closing:
+            raise Overloaded("the engine is shutting down", "try again later")
+        request_id = f"{client}/{next(self._numbers)}"
+        stream = _Stream(asyncio.get_running_loop())
+        self._commands.put(lambda: self._add(request_id, stream, prompt, params))
+        try:
+            while True:
+                event = await stream.events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if event.finish_reason is not None:
+                    return
+        finally:
+            self._commands.put(lambda: self._cancel(request_id))
+
+    def stats(self) -> EngineStats:
+        """A snapshot, perhaps a step old."""
+        return self._engine.stats()
+
+    async def close(self) -> None:
+        """Stop after the current step; requests that still run fail with `Overloaded`."""
+        self._closing = True
+        self._commands.put(lambda: None)  # wakes the owner
+        await asyncio.to_thread(self._thread.join)
+
+    def _own(self) -> None:
+        """The owner's loop: obey commands, compute a step, deliver; sleep when there is nothing to do."""
+        while not self._closing:
+            self._obey(wait=not self._engine.has_work)
+            try:
+                outputs = self._engine.step()
+            except Exception as error:
+                log.exception("a step failed")
+                self._fail_all(error)
+            else:
+                self._deliver(outputs)
+        self._obey(wait=False)
+        self._fail_all(Overloaded("the engine was shut down", "try again later"))
+
+    def _obey(self, *, wait: bool) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._commands.get(block=wait)()
+                wait = False
+
+    def _add(self, request_id: str, stream: _Stream, prompt: Sequence[int], params: SamplingParams) -> None:
+        self._streams[request_id] = stream
+        try:
+            self._engine.add(request_id, prompt, params)
+        except EdgeaiError as error:
+            self._send({request_id: [error]})
+
+    def _cancel(self, request_id: str) -> None:
+        self._streams.pop(request_id, None)
+        self._engine.cancel(request_id)
+
+    def _fail_all(self, error: Exception) -> None:
+        failure = error if isinstance(error, EdgeaiError) else EdgeaiError(f"the engine failed: {error}")
+        for request_id in self._streams:
+            self._engine.cancel(request_id)
+        self._send({request_id: [failure] for request_id in self._streams})
+        self._streams.clear()
+
+    def _deliver(self, outputs: Sequence[tuple[str, TokenOutput]]) -> None:
+        self._send({request_id: [output] for request_id, output in outputs})
+
+    def _send(self, events: dict[str, list[Event]]) -> None:
+        """Wake each event loop once for all its streams."""
+        batches: dict[asyncio.AbstractEventLoop, list[tuple[_Stream, list[Event]]]] = defaultdict(list)
+        for request_id, news in events.items():
+            stream = self._streams.get(request_id)
+            if stream is not None:
+                batches[stream.loop].append((stream, news))
+        for loop, batch in batches.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed; nobody is listening any more
+                loop.call_soon_threadsafe(_put_all, batch)
+
+
+def _put_all(batch: Sequence[tuple[_Stream, Sequence[Event]]]) -> None:
+    for stream, events in batch:
+        for event in events:
+            stream.events.put_nowait(event)

@@ -1,0 +1,218 @@
+"""A model ready to answer: package, tokenizer, chat template and engine in one piece.
+
+    with Model.load(package) as model:
+        for chunk in model.chat([{"role": "user", "content": "Why is the sky blue?"}], model.default_params()):
+            print(chunk.text, end="")
+
+`AsyncModel` is the same for servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from edgeai.engine.async_engine import AsyncEngine
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.engine import Engine
+from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
+from edgeai.errors import InvalidInput
+from edgeai.package.manifest import Manifest
+from edgeai.package.package import Package
+from edgeai.text.chat_template import ChatTemplate
+from edgeai.text.prompt import encode_chat
+from edgeai.text.stream import Detokenizer, StopStrings
+from edgeai.text.tokenizer import Tokenizer
+
+__all__ = ["AsyncModel", "Chunk", "Model", "default_settings", "model_shape"]
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer: text that can be shown, the tokens it took, and on the last one why it ended."""
+
+    text: str
+    tokens: tuple[TokenOutput, ...]
+    finish_reason: FinishReason | None = None
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(token.token_id for token in self.tokens)
+
+
+class TextStream:
+    """Turns the tokens of one sequence into chunks: detokenized, and cut before a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stops = StopStrings(stop)
+
+    def push(self, output: TokenOutput) -> Chunk:
+        """The chunk of one more token; its finish reason is STOP when it completes a stop string."""
+        ended = output.finish_reason is FinishReason.STOP  # by a token, which is not part of the text
+        text, stopped = self._stops.push("" if ended else self._detokenizer.push(output.token_id))
+        if stopped:
+            return Chunk(text, (output,), FinishReason.STOP)
+        if output.finish_reason is None:
+            return Chunk(text, (output,))
+        rest, stopped = self._stops.push(self._detokenizer.finish())
+        tail = "" if stopped else self._stops.finish()
+        return Chunk(text + rest + tail, (output,), FinishReason.STOP if stopped else output.finish_reason)
+
+
+class _LoadedModel:
+    """What `Model` and `AsyncModel` share: everything but how tokens are waited for."""
+
+    def __init__(self, package: Package, settings: EngineSettings | None) -> None:
+        manifest = package.manifest
+        self.package = package
+        self.tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos)
+        self.template: ChatTemplate | None = None
+        if package.template is not None:
+            source = package.template.read_text(encoding="utf-8")
+            self.template = ChatTemplate(source, manifest.tokens.special_tokens)
+        self._engine = Engine(package.graph, model_shape(manifest), settings or default_settings(manifest))
+
+    @property
+    def name(self) -> str:
+        return self.package.name
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.package.manifest
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together; less than the model's own where settings or memory say so."""
+        return self._engine.context_length
+
+    def encode_chat(self, messages: Sequence[Message], **template_args: Any) -> list[int]:
+        """Token ids of a conversation, ready to be answered. The recipe's system prompt leads where there is none.
+
+        Raises `InvalidInput` when the template refuses the messages, or the model has none.
+        """
+        if self.template is None:
+            raise InvalidInput(f"{self.name} has no chat template", "use plain completion", param="messages")
+        system = self.manifest.prompt.system
+        if system and not (messages and messages[0].get("role") == "system"):
+            messages = [{"role": "system", "content": system}, *messages]
+        add_bos = self.manifest.tokens.add_bos
+        return encode_chat(self.tokenizer, self.template, messages, add_bos=add_bos, **template_args)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text."""
+        return self.tokenizer.encode(text, add_bos=self.manifest.tokens.add_bos)
+
+    def default_params(self, **overrides: Any) -> SamplingParams:
+        """The recipe's sampling parameters, with `overrides` that are not None. `max_tokens` fills the context."""
+        recipe = self.manifest.prompt.model_dump(exclude={"system"})
+        chosen = {"max_tokens": self.context_length} | {k: v for k, v in recipe.items() if v is not None}
+        return SamplingParams(**(chosen | {k: v for k, v in overrides.items() if v is not None}))
+
+
+class Model(_LoadedModel):
+    """Answers one request at a time, in the calling thread."""
+
+    @classmethod
+    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
+        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
+        return cls(package, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def chat(self, messages: Sequence[Message], params: SamplingParams, stop: Sequence[str] = ()) -> Iterator[Chunk]:
+        """Answer a conversation, chunk by chunk."""
+        return self.stream(self.encode_chat(messages), params, stop)
+
+    def complete(self, prompt: str, params: SamplingParams, stop: Sequence[str] = ()) -> Iterator[Chunk]:
+        """Continue a text, chunk by chunk."""
+        return self.stream(self.encode_text(prompt), params, stop)
+
+    def stream(self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = ()) -> Iterator[Chunk]:
+        """Continue token ids. An iterator that is dropped cancels the request."""
+        text = TextStream(self.tokenizer, stop)
+        self._engine.add("", prompt, params)
+        try:
+            while self._engine.has_work:
+                for _, output in self._engine.step():
+                    chunk = text.push(output)
+                    yield chunk
+                    if chunk.finish_reason is not None:
+                        return
+        finally:
+            self._engine.cancel("")
+
+
+class AsyncModel(_LoadedModel):
+    """Answers many requests at once."""
+
+    def __init__(self, package: Package, settings: EngineSettings | None) -> None:
+        super().__init__(package, settings)
+        self.engine = AsyncEngine(self._engine)
+
+    @classmethod
+    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
+        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
+        return cls(package, settings)
+
+    async def stream(
+        self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = (), *, client: str = ""
+    ) -> AsyncGenerator[Chunk, None]:
+        """Continue token ids; closing the generator cancels the request. Raises as `AsyncEngine.generate` does."""
+        text = TextStream(self.tokenizer, stop)
+        async with aclosing(self.engine.generate(prompt, params, client=client)) as outputs:
+            async for output in outputs:
+                chunk = text.push(output)
+                yield chunk
+                if chunk.finish_reason is not None:
+                    return
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+
+def model_shape(manifest: Manifest) -> ModelShape:
+    """What the engine needs of a manifest."""
+    architecture = manifest.architecture
+    return ModelShape(
+        vocab_size=architecture.vocab_size,
+        num_layers=architecture.num_layers,
+        num_heads=architecture.num_heads,
+        num_kv_heads=architecture.num_kv_heads,
+        head_size=architecture.head_size,
+        context_length=architecture.context_length,
+        eos_token_ids=frozenset(manifest.tokens.eos),
+    )
+
+
+def default_settings(manifest: Manifest, **overrides: Any) -> EngineSettings:
+    """Settings for this machine: its physical cores, and a KV budget of a third of the memory that is free now.
+
+    `overrides` are fields of `EngineSettings`; those that are None are left to the default. The budget never exceeds
+    what `max_rows` sequences of full length can use.
+    """
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    chosen.setdefault("threads", psutil.cpu_count(logical=False) or 1)
+    if "kv_budget_bytes" not in chosen:
+        shape = model_shape(manifest)
+        rows = EngineSettings(**chosen).max_rows
+        useful = 2 * rows * shape.token_bytes * shape.context_length  # rows and prefix cache
+        chosen["kv_budget_bytes"] = min(useful, psutil.virtual_memory().available // 3)
+    return EngineSettings(**chosen)
