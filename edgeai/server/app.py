@@ -1,0 +1,76 @@
+"""The application: routes, handlers and layers put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from edgeai import __version__
+from edgeai.server import errors
+from edgeai.server.metrics import Metrics
+from edgeai.server.middleware import MAX_BODY_BYTES, Gate
+from edgeai.server.model_pool import ModelPool
+from edgeai.server.openai import chat, completions
+from edgeai.server.openai import models as model_routes
+from edgeai.server.web import page
+
+# FastAPI can send traces over the network if environment variables say so. Nothing may leave the device: all off.
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
+
+def create_app(models: ModelPool, *, max_body: int = MAX_BODY_BYTES) -> FastAPI:
+    """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off."""
+    metrics = Metrics(models)
+    app = FastAPI(
+        title="edgeai",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_closing(models),
+        telemetry=_NO_TELEMETRY,
+    )
+    app.add_middleware(Gate, metrics=metrics, max_body=max_body)
+    errors.install(app)
+    for router in (chat.router(models, metrics), completions.router(models, metrics), model_routes.router(models)):
+        app.include_router(router)
+    _add_status(app, models, metrics)
+    app.add_api_route("/", page.show, methods=["GET", "HEAD"], include_in_schema=False)
+    return app
+
+
+def _closing(models: ModelPool) -> Any:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await models.close()
+
+    return lifespan
+
+
+def _add_status(app: FastAPI, models: ModelPool, metrics: Metrics) -> None:
+    @app.api_route("/health", methods=["GET", "HEAD"])
+    async def health() -> dict[str, Any]:
+        counts = models.stats().values()
+        return {
+            "status": "ok",
+            "models": models.names(),
+            "running": sum(stats.running for stats in counts),
+            "waiting": sum(stats.waiting for stats in counts),
+        }
+
+    @app.get("/metrics", response_model=None)
+    async def read_metrics() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,116 @@
+"""Every refusal in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}` with the right status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from edgeai.errors import ContextLengthExceeded, EdgeaiError, InvalidInput, NotFound, OutOfMemory, Overloaded
+
+CLIENT_LEFT = 499  # as nginx logs it; nobody receives it
+
+log = logging.getLogger("edgeai.server")
+
+_CODES: tuple[tuple[type[EdgeaiError], str], ...] = (
+    (ContextLengthExceeded, "context_length_exceeded"),
+    (InvalidInput, "invalid_value"),
+    (NotFound, "model_not_found"),
+    (Overloaded, "overloaded"),
+    (OutOfMemory, "out_of_memory"),
+)
+_HTTP_CODES = {
+    400: "invalid_json",
+    404: "unknown_url",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
+
+
+def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """The body of an error answer; the type follows from the status."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": _clean(message), "type": kind, "param": param and _clean(param), "code": code}}
+
+
+def _clean(text: str) -> str:
+    """What the client sent may be quoted, even text that cannot be encoded (lone surrogates)."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def describe(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Status and body for any error; what nobody foresaw is logged, and its text stays here."""
+    if isinstance(error, EdgeaiError):
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal_error")
+        param = "model" if isinstance(error, NotFound) else getattr(error, "param", None)
+        return error.status, error_body(error.status, str(error), param=param, code=code)
+    log.error("request failed", exc_info=error)
+    return 500, error_body(500, "the server failed at this request; its log says why", code="internal_error")
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """The whole answer for an error."""
+    status, body = describe(error)
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    return JSONResponse(body, status, headers)
+
+
+def http_error_response(error: HTTPException, method: str, path: str) -> JSONResponse:
+    """What the framework refuses by status: unknown addresses, wrong methods, bodies that are too large."""
+    message = str(error.detail)
+    if error.status_code == 400:  # the framework's word for bytes that are not text and nesting without end
+        message = "the body cannot be read as JSON"
+    elif error.status_code == 404:
+        message = f"there is nothing at {method} {path}"
+    elif error.status_code == 405:
+        message = f"{method} is not possible at {path}"
+    body = error_body(error.status_code, message, code=_HTTP_CODES.get(error.status_code))
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def validation_response(problems: Sequence[Mapping[str, Any]]) -> JSONResponse:
+    """The first of pydantic's findings, named as the API names it; all of them would repeat one mistake."""
+    problem = problems[0]
+    location = problem["loc"][1:] if problem["loc"][:1] == ("body",) else problem["loc"]
+    if problem["type"] == "json_invalid":
+        message = f"the body is not valid JSON: {problem['ctx']['error']} at character {location[0]}"
+        return JSONResponse(error_body(400, message, code="invalid_json"), 400)
+    if not location:
+        return JSONResponse(error_body(400, "the body must be a JSON object", code="invalid_value"), 400)
+    param = _dotted(location)
+    text = str(problem["msg"]).removeprefix("Value error, ")  # pydantic's prefix to the words of our own validators
+    return JSONResponse(error_body(400, f"{param}: {text}", param=param, code="invalid_value"), 400)
+
+
+def _dotted(location: Sequence[str | int]) -> str:
+    """messages[0].content; pydantic marks keys of mappings by a step of its own."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step != "[key]")
+    return "".join(steps).lstrip(".")
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers that give every error its shape."""
+
+    @app.exception_handler(EdgeaiError)
+    async def deliberate(_request: Request, error: EdgeaiError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def by_status(request: Request, error: HTTPException) -> JSONResponse:
+        return http_error_response(error, request.method, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return validation_response(error.errors())
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)

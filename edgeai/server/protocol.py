@@ -1,0 +1,134 @@
+"""What clients may send to the OpenAI endpoints. Fields that are not named here are ignored, as other servers do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_STOP_STRINGS = 16
+MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
+_INT64 = 2**63
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenCount = Annotated[int, Field(ge=1, lt=_INT64)]
+Prompt = str | list[int]
+
+
+def _stop_strings(value: Any) -> Any:
+    """One string and null are lists too."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+def _content_text(value: Any) -> Any:
+    """Text parts joined by newlines; parts of other kinds are refused by name."""
+    if not isinstance(value, list):
+        return value
+    return "\n".join(_part_text(number, part) for number, part in enumerate(value))
+
+
+def _part_text(number: int, part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind != "text":
+        raise ValueError(f"part {number} is of type {kind!r}, but this model reads only text")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"part {number} has no text")
+    return text
+
+
+def _prompts(value: Any) -> list[Any]:
+    """A string, token ids, or a list of either, as a list of prompts."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a string, a list of strings, a list of token ids or a list of such lists")
+    return [value] if _are_token_ids(value) else [_prompt(item) for item in value]
+
+
+def _prompt(item: Any) -> Any:
+    if isinstance(item, str) or (isinstance(item, list) and item and _are_token_ids(item)):
+        return item
+    raise ValueError("every prompt must be a string or a list of token ids that is not empty")
+
+
+def _are_token_ids(items: list[Any]) -> bool:
+    return all(type(item) is int and 0 <= item < 2**31 for item in items)
+
+
+class ApiModel(BaseModel):
+    """Base of all parts of a request: no silent conversions, so that "hot" and "0.7" are no temperatures."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class StreamOptions(ApiModel):
+    """Options that only streams have."""
+
+    include_usage: bool | None = None
+
+
+class ResponseFormat(ApiModel):
+    """The form of the answer; so far only text is possible."""
+
+    type: str
+
+
+class Message(ApiModel):
+    """One turn of a chat. `content` may come as a list of text parts."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Annotated[str | None, BeforeValidator(_content_text)] = None
+    tool_calls: list[Any] | None = None
+
+
+class GenerationRequest(ApiModel):
+    """What both endpoints share. None means the package's default, or else OpenAI's."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_stop_strings),
+        Field(max_length=MAX_STOP_STRINGS),
+    ] = []
+    max_tokens: TokenCount | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None  # 0 and -1: no limit
+    min_p: Probability | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = None
+
+
+class ChatRequest(GenerationRequest):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: TokenCount | None = None  # the newer name; it wins over max_tokens
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+
+
+class CompletionRequest(GenerationRequest):
+    """Body of `POST /v1/completions`."""
+
+    prompt: Annotated[list[Prompt], BeforeValidator(_prompts), Field(max_length=MAX_CHOICES)]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = None

@@ -1,0 +1,128 @@
+"""`edgeai serve`: load the model, say where it is, answer until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeai.config import ServerSettings, home_dir
+from edgeai.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from edgeai.package.package import Package
+
+GRACE_SECONDS = 30  # for running requests, once the server is told to stop
+IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGINT or SIGTERM; running requests may then finish for a while.
+
+    The address is taken before the model is loaded, so that a mistake shows at once. Raises `InvalidInput` for an
+    address that cannot be had, `NotFound` without a model, and what loading raises.
+    """
+    with listen(settings.host, settings.port) as listener:
+        package = find_package(settings.model)
+        say(f"loading {package.name} ...")
+        # Only now: these imports take longer than finding a mistake in the settings.
+        import uvicorn
+
+        from edgeai.model import AsyncModel, default_settings
+        from edgeai.server.app import create_app
+        from edgeai.server.model_pool import ModelPool
+
+        limits = default_settings(
+            package.manifest,
+            threads=settings.threads,
+            max_rows=settings.max_rows,
+            max_queue=settings.max_queue,
+            max_context=settings.max_context,
+            kv_budget_bytes=settings.kv_budget_bytes,
+        )
+        models = ModelPool(AsyncModel.load(package, limits))
+        _log_to_stderr()
+        say(welcome(listener, package.name))
+        try:
+            uvicorn.Server(server_config(create_app(models))).run([listener])
+        except KeyboardInterrupt:
+            say("stopped")
+
+
+def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:
+    """How uvicorn runs the application: without its own logs of requests and without naming itself."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=grace,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one. Raises `InvalidInput`."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or error
+        hint = "choose another --port or --host"
+        raise InvalidInput(f"cannot listen on {host} port {port}: {reason}", hint, param="port") from error
+
+
+def find_package(model: str | None) -> Package:
+    """The package to serve: a folder, an installed one by name, or without a name the only one. Raises `NotFound`."""
+    from edgeai.package.package import Package
+    from edgeai.package.store import Store
+
+    if model is not None and Path(model).is_dir():
+        return Package.open(Path(model))
+    store = Store(home_dir())
+    if model is not None:
+        return store.open(model)
+    packages = store.list()
+    if not packages:
+        raise NotFound(f"no model is installed in {store.home}", "`edgeai build RECIPE` makes one")
+    if len(packages) > 1:
+        names = ", ".join(package.name for package in packages)
+        raise InvalidInput("several models are installed", f"name one of {names}", param="model")
+    return packages[0]
+
+
+def welcome(listener: socket.socket, model: str) -> str:
+    """What to open, and a command to try."""
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    url = f"http://{shown}:{port}"
+    lines = [
+        f"{model} is ready. Open {url}/ in a browser, or try:",
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\",
+        """    -d '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'""",
+        f"OpenAI clients: base_url {url}/v1 and any key. Ctrl-C stops.",
+    ]
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal; standard output stays free."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (("edgeai", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.addHandler(handler)

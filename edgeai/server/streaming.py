@@ -1,0 +1,116 @@
+"""Answers that last: server-sent events, and work that ends when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from edgeai.errors import Overloaded
+from edgeai.server.errors import CLIENT_LEFT, describe
+from edgeai.server.generation import Generation, Usage
+
+if TYPE_CHECKING:
+    from edgeai.model import Chunk
+
+KEEP_ALIVE_SECONDS = 10.0
+_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
+
+Result = TypeVar("Result")
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do `work`, but cancel it as soon as the client leaves. Raises `ClientDisconnect` then."""
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        for started in (task, watcher):
+            started.cancel()
+        await asyncio.wait({task, watcher})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class StreamedReply(Protocol):
+    """How an endpoint writes a generation as JSON documents."""
+
+    def events(self, choice: int, chunk: Chunk) -> Iterable[dict[str, Any]]:
+        """The documents for one chunk of one choice."""
+        ...
+
+    def closing(self, usage: Usage) -> Iterable[dict[str, Any]]:
+        """The documents after the last chunk."""
+        ...
+
+
+class EventStream(Response):
+    """Streams a generation as server-sent events that end with `[DONE]`.
+
+    The status line waits for the first event, so that a request refused by the engine gets an honest status; when the
+    first event takes long, comments keep the connection alive. A failure after that is an event with an `error`.
+    """
+
+    def __init__(self, generation: Generation, reply: StreamedReply, *, keep_alive: float = KEEP_ALIVE_SECONDS) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._generation = generation
+        self._reply = reply
+        self._keep_alive = keep_alive
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer. Raises what the generation raises as long as nothing has been sent."""
+        try:
+            await unless_disconnected(receive, self._send_all(send))
+        except ClientDisconnect:
+            if not self._started:
+                raise
+            scope["state"]["status"] = CLIENT_LEFT
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._started:
+                raise
+            if isinstance(error, asyncio.CancelledError):
+                error = Overloaded("the server is shutting down", "try again later")
+            scope["state"]["status"], body = describe(error)
+            await self._write(send, _event(body), last=True)
+
+    async def _send_all(self, send: Send) -> None:
+        async with self._generation:
+            while (item := await self._next(send)) is not None:
+                await self._write(send, b"".join(map(_event, self._reply.events(*item))))
+        closing = b"".join(map(_event, self._reply.closing(self._generation.usage)))
+        await self._write(send, closing + b"data: [DONE]\n\n", last=True)
+
+    async def _next(self, send: Send) -> tuple[int, Chunk] | None:
+        while True:
+            try:
+                async with asyncio.timeout(self._keep_alive) as limit:
+                    return await anext(self._generation, None)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            await self._write(send, b": waiting\n\n")
+
+    async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def _event(document: dict[str, Any]) -> bytes:
+    # ASCII only: some clients split lines at U+2028 and U+0085, which are line ends to them but not to this format.
+    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"

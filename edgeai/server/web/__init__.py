@@ -1,0 +1,1 @@
+"""The page at `/`: one file, served with everything it needs."""

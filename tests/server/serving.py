@@ -1,0 +1,53 @@
+"""A real uvicorn on a free loopback port, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from edgeai.server.app import create_app
+from edgeai.server.model_pool import ModelPool
+from edgeai.server.serve import listen, server_config
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    url: str
+    model: Any
+    server: uvicorn.Server
+
+    def eventually(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+        """Whether `condition` comes true within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+@contextmanager
+def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options: Any) -> Iterator[Served]:
+    """Serve `model` until the block ends."""
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(server_config(app or create_app(ModelPool(model), **options), grace=grace))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", model, server)
+    try:
+        assert served.eventually(lambda: server.started or not thread.is_alive())
+        yield served
+    finally:
+        server.should_exit = True
+        thread.join(timeout=grace + 10)
+        listener.close()
+        assert not thread.is_alive()
