@@ -1,7 +1,7 @@
 """Chat templates: Jinja in a sandbox, rendering as transformers' `apply_chat_template` does.
 
-Templates come with weights from anywhere, so they run without access to Python's insides, and with bounds on the
-number of loop steps and the length of the output, which hold the same on every machine.
+Templates come with weights from anywhere, so they run without access to Python's insides, and with bounds that hold
+the same on every machine: on the number of loop steps, on texts that are put together, and on the whole output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from edgeai.errors import InvalidInput, PackageError
 
 MAX_LOOP_STEPS = 1_000_000
-MAX_OUTPUT = 16 * 2**20  # characters
+MAX_OUTPUT = 16 * 2**20  # characters, of the prompt and of any text on the way to it
 BUDGET = "__loop_budget__"  # template variable: the steps that this rendering may still take
 
 
@@ -89,14 +89,16 @@ class _Budget:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with every loop counted and no operator that multiplies text or numbers without bound."""
+    """The sandbox, with every loop counted and no operator that makes texts or numbers without bound."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**"})
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in list(tree.find_all(jinja2.nodes.For)):
             loop.iter = jinja2.nodes.Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
+        for joined in list(tree.find_all(jinja2.nodes.Concat)):
+            joined.nodes = [jinja2.nodes.Filter(node, "sized", [], [], None, None) for node in joined.nodes]
         return tree
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
@@ -106,13 +108,27 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _too_large(operator: str, left: Any, right: Any) -> bool:
-    """Whether a product would repeat a sequence too often, or a power would be a number of thousands of digits."""
-    if operator == "**":
-        return isinstance(left, int) and isinstance(right, int) and (abs(left) > 2**32 or right > 128)
-    for sequence, times in ((left, right), (right, left)):
-        if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
-            return len(sequence) * times > MAX_OUTPUT
-    return False
+    """Whether the result would be a text or list beyond `MAX_OUTPUT`, or a number of thousands of digits."""
+    numbers = isinstance(left, int) and isinstance(right, int)
+    match operator:
+        case "+":
+            return not numbers and _length(left) + _length(right) > MAX_OUTPUT
+        case "*":
+            sizes = [value if isinstance(value, int) else _length(value) for value in (left, right)]
+            return not numbers and sizes[0] * sizes[1] > MAX_OUTPUT
+        case _:
+            return numbers and (abs(left) > 2**32 or right > 128)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, (str, list, tuple)) else 0
+
+
+def _sized(value: Any) -> Any:
+    """The operand of a concatenation, refused when it is too long; so that no text grows by more than its double."""
+    if _length(value) > MAX_OUTPUT:
+        raise SecurityError(f"a text of more than {MAX_OUTPUT} characters")
+    return value
 
 
 class _Generation(jinja2.ext.Extension):
@@ -166,7 +182,7 @@ def _to_json(
 
 def _environment() -> _Environment:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
-    filters: dict[str, Callable[..., Any]] = {"tojson": _to_json, "counted": _counted}
+    filters: dict[str, Callable[..., Any]] = {"tojson": _to_json, "counted": _counted, "sized": _sized}
     environment.filters.update(filters)
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment
