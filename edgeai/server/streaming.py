@@ -63,12 +63,11 @@ class EventStream(Response):
     first event takes long, comments keep the connection alive. A failure after that is an event with an `error`.
     """
 
-    def __init__(self, generation: Generation, reply: StreamedReply, *, keep_alive: float = KEEP_ALIVE_SECONDS) -> None:
+    def __init__(self, generation: Generation, reply: StreamedReply) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._generation = generation
         self._reply = reply
-        self._keep_alive = keep_alive
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +96,7 @@ class EventStream(Response):
     async def _next(self, send: Send) -> tuple[int, Chunk] | None:
         while True:
             try:
-                async with asyncio.timeout(self._keep_alive) as limit:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS) as limit:
                     return await anext(self._generation, None)
             except TimeoutError:
                 if not limit.expired():
