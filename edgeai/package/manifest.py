@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgeai.recipe import Licence, PromptDefaults, Strict
+
+__all__ = [
+    "GRAPH_NAME",
+    "LICENCE_NAME",
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "TEMPLATE_NAME",
+    "TOKENIZER_NAME",
+    "WEIGHTS_NAME",
+    "Architecture",
+    "FileEntry",
+    "Licence",
+    "Manifest",
+    "Origin",
+    "PromptDefaults",
+    "Quality",
+    "Quantization",
+    "Strict",
+    "TokenIds",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -13,24 +35,11 @@ TEMPLATE_NAME = "chat_template.jinja"
 LICENCE_NAME = "LICENSE"
 
 
-class Strict(BaseModel):
-    """Base of all manifest parts: frozen, and unknown keys are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class FileEntry(Strict):
     """Digest and size of one file of the package."""
 
     sha256: str
     size: int
-
-
-class Licence(Strict):
-    """Licence of the weights; its text is the package's LICENSE file."""
-
-    spdx: str
-    url: str = ""
 
 
 class Origin(Strict):
@@ -85,18 +94,6 @@ class Quality(Strict):
     top_token_agreement: float  # 0 to 1
     perplexity: float
     reference_perplexity: float
-
-
-class PromptDefaults(Strict):
-    """Defaults of the recipe, used where a request does not say otherwise."""
-
-    system: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = None
 
 
 class Manifest(Strict):

