@@ -23,6 +23,7 @@ from edgeai.errors import InvalidInput, PackageError
 
 # A noncharacter (Unicode 23.7: not for interchange) that makes the character after it ordinary, as a backslash does.
 SHIELD = "\ufdd0"
+LONG_TEXT = 4096  # characters
 
 
 class Tokenizer:
@@ -119,7 +120,11 @@ class Tokenizer:
 
     def _encode_text(self, text: str) -> list[int]:
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            if len(text) <= LONG_TEXT:
+                ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            else:
+                # `encode` keeps the interpreter's lock for seconds of a long text; a batch lets other threads run.
+                ids = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         except (TypeError, UnicodeEncodeError) as error:
             raise InvalidInput("the text is not valid Unicode: it holds half of a surrogate pair") from error
         return ids
