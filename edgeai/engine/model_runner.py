@@ -56,25 +56,21 @@ class ModelRunner:
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
-        binding, inputs = self._bind(slice(slot, slot + 1), new=len(tokens))
+        last: Logits = self._chunk(slot, tokens, start, every_position=False)[0]
+        return last
+
+    def score(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+        """Like `prefill`, with the logits [tokens, vocab_size] of every position; for evaluation."""
+        return self._chunk(slot, tokens, start, every_position=True)
+
+    def _chunk(self, slot: int, tokens: Sequence[int], start: int, *, every_position: bool) -> Logits:
+        binding, inputs = self._bind(slice(slot, slot + 1), new=len(tokens), every_position=every_position)
         inputs.ids[0] = tokens
         inputs.seqlens_k[0] = start + len(tokens) - 1
         inputs.total[...] = start + len(tokens)
         self._session.run_bound(binding)
-        last: Logits = inputs.logits[0, 0]
-        return last
-
-    def score(self, tokens: Sequence[int]) -> Logits:
-        """Logits [tokens, vocab_size] of every position, computed in slot 0 of an otherwise idle arena."""
-        binding, inputs = self._bind(slice(0, 1), new=len(tokens), every_position=True)
-        inputs.ids[0] = tokens
-        inputs.seqlens_k[0] = len(tokens) - 1
-        inputs.total[...] = len(tokens)
-        self._session.run_bound(binding)
-        self.arena.grow(0, len(tokens))
-        self.arena.release(0)
-        every: Logits = inputs.logits[0]
-        return every
+        logits: Logits = inputs.logits[0]
+        return logits
 
     def _bind(self, slots: slice, *, new: int, every_position: bool = False) -> tuple[Binding, _Inputs]:
         rows = slots.stop - slots.start

@@ -1,0 +1,1 @@
+"""What a model and a machine are worth: perplexity and throughput."""

@@ -1,0 +1,134 @@
+"""One contestant of scripts/bench, in a process of its own: reads a task a line, answers with tokens per second.
+
+    bench_worker.py edgeai PACKAGE THREADS
+    bench_worker.py llama.cpp GGUF THREADS
+
+A task is a JSON list [name, argument, seed]; the answer a JSON object with `value`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Task = Callable[[int, int], float]
+DECODE_TOKENS = 48
+
+
+def edgeai_tasks(package_path: Path, threads: int) -> Mapping[str, Task]:
+    """Our engine, through its own step loop, with the prefix cache in place."""
+    from edgeai.measure.throughput import decode_speed, prefill_speed
+    from edgeai.model import Model, default_settings
+    from edgeai.package.package import Package
+
+    package = Package.open(package_path)
+    engine = Model.load(package, default_settings(package.manifest, threads=threads)).engine
+    return {
+        "prefill": lambda tokens, seed: prefill_speed(engine, tokens, seed=seed),
+        "decode": lambda context, seed: decode_speed(engine, context, seed=seed),
+        "batch": lambda rows, seed: decode_speed(engine, 128, rows=rows, seed=seed),
+    }
+
+
+class LlamaCpp:
+    """llama.cpp through its C interface."""
+
+    def __init__(self, gguf: Path, threads: int) -> None:
+        import llama_cpp
+
+        self.api = llama_cpp
+        llama_cpp.llama_backend_init()
+        self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self._quiet, None)
+        self.model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), llama_cpp.llama_model_default_params())
+        self.threads = threads
+        self.context = None
+        self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.batch = llama_cpp.llama_batch_init(512, 0, 1)
+
+    def tasks(self) -> Mapping[str, Task]:
+        return {
+            "prefill": self.prefill,
+            "decode": lambda context, seed: self.decode(context, 1, seed),
+            "batch": lambda rows, seed: self.decode(128, rows, seed),
+        }
+
+    def prefill(self, tokens: int, seed: int) -> float:
+        self.open(rows=1, capacity=tokens)
+        started = time.perf_counter()
+        self.read(0, self.prompt(tokens, seed))
+        self.choose(-1)
+        return tokens / (time.perf_counter() - started)
+
+    def decode(self, context: int, rows: int, seed: int) -> float:
+        self.open(rows, context + DECODE_TOKENS)
+        newest = []
+        for row in range(rows):
+            self.read(row, self.prompt(context, seed + row))
+            newest.append(self.choose(-1))
+        times = []
+        for step in range(DECODE_TOKENS):
+            started = time.perf_counter()
+            self.run([(token, context + step, row, True) for row, token in enumerate(newest)])
+            newest = [self.choose(row) for row in range(rows)]
+            times.append(time.perf_counter() - started)
+        return rows / statistics.median(times)
+
+    def prompt(self, length: int, seed: int) -> list[int]:
+        return [int(token) for token in np.random.default_rng(seed).integers(3, self.vocab, length)]
+
+    def open(self, rows: int, capacity: int) -> None:
+        """A fresh context that fits the task: sequences with a cache of their own are its fastest arrangement."""
+        if self.context is not None:
+            self.api.llama_free(self.context)
+        params = self.api.llama_context_default_params()
+        params.n_ctx = rows * (capacity + 63) // 64 * 64 + rows * 64
+        params.n_seq_max = rows
+        params.n_batch = params.n_ubatch = 512
+        params.n_threads = params.n_threads_batch = self.threads
+        self.context = self.api.llama_init_from_model(self.model, params)
+
+    def read(self, row: int, prompt: list[int]) -> None:
+        last = len(prompt) - 1
+        for start in range(0, len(prompt), 512):
+            piece = prompt[start : start + 512]
+            self.run([(token, start + i, row, start + i == last) for i, token in enumerate(piece)])
+
+    def run(self, tokens: list[tuple[int, int, int, bool]]) -> None:
+        batch = self.batch
+        batch.n_tokens = len(tokens)
+        for i, (token, position, row, wanted) in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, position, wanted
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = row
+        if self.api.llama_decode(self.context, batch) != 0:
+            raise RuntimeError("llama_decode failed")
+
+    def choose(self, index: int) -> int:
+        """Greedy choice, with numpy as the other side does it."""
+        logits = self.api.llama_get_logits_ith(self.context, index)
+        return int(np.ctypeslib.as_array(logits, (self.vocab,)).argmax())
+
+
+def main() -> None:
+    kind, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    tasks = edgeai_tasks(path, threads) if kind == "edgeai" else LlamaCpp(path, threads).tasks()
+    reply({"ready": kind})
+    for line in sys.stdin:
+        name, argument, seed = json.loads(line)
+        reply({"value": tasks[name](argument, seed)})
+
+
+def reply(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
