@@ -44,7 +44,7 @@ def recorded_syncs_and_renames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     fsync, rename = os.fsync, Path.rename
 
     def noting_fsync(descriptor: int) -> None:
-        events.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        events.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         fsync(descriptor)
 
     def noting_rename(path: Path, target: Path) -> Path:

@@ -1,0 +1,5 @@
+"""`python -m edgeai` is the `edgeai` command."""
+
+from edgeai.cli.main import main
+
+main()

@@ -1,0 +1,39 @@
+"""`edgeai build`: weights to a package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgeai.cli.output import JsonFlag, emit, progress_display, say
+
+
+def build(
+    target: Annotated[str, typer.Argument(metavar="RECIPE|GGUF|DIR", help="A recipe's name or file, or weights.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the package, instead of installing it.")] = None,
+    bits: Annotated[
+        Literal["4", "8"] | None, typer.Option(help="Round weights that come as floats to this many bits.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make a model package and install it."""
+    from dataclasses import asdict
+
+    from edgeai.build.pipeline import build_package
+    from edgeai.config import cache_dir, home_dir
+
+    with progress_display() as progress:
+        report = build_package(
+            target, out=out, bits=int(bits) if bits else None, home=home_dir(), cache=cache_dir(), progress=progress
+        )
+    quality = report.quality
+    if json:
+        emit(asdict(report) | {"package": str(report.package), "quality": quality.model_dump(mode="json")})
+        return
+    size, memory = report.size_bytes / 1e6, report.peak_rss_bytes / 1e6
+    say(f"{report.name}: {size:.1f} MB, made in {report.seconds:.1f} s and {memory:.0f} MB of memory")
+    beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
+    say(f"  {quality.mean_kl:.2g} nats per token from its source, {beside}")
+    typer.echo(report.package)

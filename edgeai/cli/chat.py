@@ -1,0 +1,103 @@
+"""`edgeai chat`: a conversation in the terminal, or line by line through a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from edgeai.cli.output import ModelArgument, open_package, print_error, say
+from edgeai.cli.run import Answer, MaxTokens, Seed, System, Temperature, show
+from edgeai.errors import ContextLengthExceeded, InvalidInput
+
+if TYPE_CHECKING:
+    from edgeai.engine.request import SamplingParams
+    from edgeai.model import Model
+
+HELP = """\
+/reset   forget the conversation
+/quit    leave (so does Ctrl-D)
+/help    this
+Ctrl-C stops an answer."""
+
+
+def chat(
+    model: ModelArgument,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    system: System = None,
+) -> None:
+    """Talk with a model."""
+    package = open_package(model)
+    from edgeai.model import Model
+
+    with Model.load(package) as loaded:
+        if loaded.template is None:
+            raise InvalidInput(f"{loaded.name} has no chat template", "use `edgeai run`, which continues a text")
+        params = loaded.default_params(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        conversation = Conversation(loaded, params, system)
+        if sys.stdin.isatty():
+            say(f"{loaded.name}, {loaded.manifest.licence.spdx}. /help says what else you can type.")
+        for line in lines():
+            if not conversation.hear(line.strip()):
+                return
+
+
+def lines() -> Iterator[str]:
+    """What the user types until the end of input; with line editing on a terminal."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    import readline  # noqa: F401  # gives input() its editing and history
+
+    from rich.console import Console
+
+    console = Console()
+    while True:
+        try:
+            yield console.input("\n[bold cyan]you[/] ")
+        except (EOFError, KeyboardInterrupt):
+            return
+
+
+class Conversation:
+    """Messages so far. What the user says is kept only together with the answer."""
+
+    def __init__(self, model: Model, params: SamplingParams, system: str | None) -> None:
+        self._model = model
+        self._params = params
+        self._opening: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._opening)
+
+    def hear(self, line: str) -> bool:
+        """Obey or answer one line; False ends the conversation."""
+        match line:
+            case "":
+                pass
+            case "/quit" | "/exit":
+                return False
+            case "/reset":
+                self._messages = list(self._opening)
+                say("forgotten")
+            case "/help":
+                say(HELP)
+            case _ if line.startswith("/"):
+                say(f"there is no {line.split()[0]}; /help says what there is")
+            case _:
+                self._answer(line)
+        return True
+
+    def _answer(self, line: str) -> None:
+        asked = [*self._messages, {"role": "user", "content": line}]
+        answer = Answer()
+        try:
+            answer.collect(self._model.chat(asked, self._params), show)
+        except ContextLengthExceeded as error:
+            print_error("", error.message, "/reset starts afresh")
+            return
+        except KeyboardInterrupt:
+            say("\nstopped")
+        else:
+            show("\n")
+        self._messages = [*asked, {"role": "assistant", "content": answer.text}]

@@ -1,0 +1,119 @@
+"""`edgeai doctor`: what this machine has, what will be used of it, and why."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeai.cli.output import JsonFlag, emit
+
+if TYPE_CHECKING:
+    from edgeai.device.profile import Cpu, Memory
+
+PACKAGES = ("onnxruntime", "numpy", "tokenizers", "fastapi", "uvicorn", "onnx")
+# In a process of its own: a wheel made for a newer CPU dies of an illegal instruction when it is imported.
+PROBE = "from edgeai.onnx_session import runtime_version; print(runtime_version())"
+
+
+def doctor(json: JsonFlag = False) -> None:
+    """Look at this machine: CPU, memory, disk, installed parts, and what will be used."""
+    report = examine()
+    if json:
+        emit(report)
+    else:
+        _print(report)
+
+
+def examine() -> dict[str, Any]:
+    """Everything that `doctor` reports, as JSON."""
+    import edgeai
+    from edgeai.config import home_dir
+    from edgeai.device.profile import disk_free, read_cpu, read_memory
+    from edgeai.package.store import Store
+
+    cpu, memory, home = read_cpu(), read_memory(), home_dir()
+    return {
+        "edgeai": edgeai.__version__,
+        "python": sys.version.split()[0],
+        "cpu": asdict(cpu),
+        "memory": asdict(memory),
+        "disk": {"home": str(home), "free": disk_free(home)},
+        "installed": _installed(),
+        "onnxruntime": probe_runtime(),
+        "models": list(Store(home).names()),
+        "choices": choices(cpu, memory),
+    }
+
+
+def choices(cpu: Cpu, memory: Memory) -> list[dict[str, str]]:
+    """What will be used, and why."""
+    from edgeai.device.profile import kernels
+
+    chosen = kernels(cpu)
+    result = [
+        _choice("kernels", chosen.name, chosen.why),
+        _choice("threads", str(cpu.cores), "one per physical core; `serve --threads` changes it"),
+        _choice(
+            "conversations",
+            f"up to {_mb(memory.available // 3)}",
+            "a third of the free memory, or less where the model cannot use it; `serve --kv-budget` changes it",
+        ),
+        _choice("telemetry", "off", "nothing leaves the device; onnxruntime's own is switched off before it is loaded"),
+    ]
+    if cpu.usable < cpu.cores:
+        result.append(_choice("warning", f"{cpu.usable:g} of {cpu.cores} cores", "this process may not use more"))
+    return result
+
+
+def probe_runtime() -> dict[str, Any]:
+    """Load onnxruntime in a child process and say whether that works on this CPU."""
+    result = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return {"works": True, "says": result.stdout.strip()}
+    if result.returncode < 0:
+        name = signal.Signals(-result.returncode).name
+        return {"works": False, "says": f"loading it died of {name}: this wheel is not made for this CPU"}
+    return {"works": False, "says": (result.stderr.strip().splitlines() or ["it does not load"])[-1]}
+
+
+def _installed() -> dict[str, str | None]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _choice(what: str, choice: str, why: str) -> dict[str, str]:
+    return {"what": what, "choice": choice, "why": why}
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+def _print(report: dict[str, Any]) -> None:
+    cpu, memory, disk = report["cpu"], report["memory"], report["disk"]
+    limit = f", limited to {_mb(memory['limit'])}" if memory["limit"] else ""
+    rows = [
+        ("edgeai", f"{report['edgeai']} on Python {report['python']}"),
+        ("CPU", f"{cpu['model']} ({cpu['machine']}), {cpu['cores']} cores, {cpu['threads']} threads"),
+        ("features", ", ".join(cpu["features"]) or "none that matter"),
+        ("memory", f"{_mb(memory['available'])} free of {_mb(memory['total'])}{limit}"),
+        ("disk", f"{_mb(disk['free'])} free for {disk['home']}"),
+        ("installed", ", ".join(f"{name} {version or 'missing'}" for name, version in report["installed"].items())),
+        ("onnxruntime", report["onnxruntime"]["says"]),
+        ("models", ", ".join(report["models"]) or "none: `edgeai build RECIPE` makes one"),
+        *((entry["what"], f"{entry['choice']}: {entry['why']}") for entry in report["choices"]),
+    ]
+    for name, value in rows:
+        typer.echo(f"{typer.style(f'{name:14}', bold=True)}{value}")

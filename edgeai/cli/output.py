@@ -1,0 +1,83 @@
+"""What all commands share: one JSON document on standard output, errors and progress on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeai.package.package import Package
+    from edgeai.progress import Progress
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ModelArgument = Annotated[str, typer.Argument(help="An installed model's name, or a package folder.")]
+_QUARTERS = 4
+
+
+def emit(document: Mapping[str, Any]) -> None:
+    """Print the one JSON document of a command."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def emit_error(kind: str, message: str, hint: str) -> None:
+    """An error as the one JSON document of a command."""
+    emit({"error": {"type": kind, "message": message, "hint": hint}})
+
+
+def print_error(kind: str, message: str, hint: str) -> None:  # noqa: ARG001
+    """An error for people."""
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {message}", err=True)
+    if hint:
+        typer.echo(f"  {hint}", err=True)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal; standard output stays free for results."""
+    typer.echo(text, err=True)
+
+
+def open_package(model: str) -> Package:
+    """The package that a user calls `model`. Raises `NotFound` or `PackageError`."""
+    from edgeai.config import home_dir
+    from edgeai.package.store import Store
+
+    return Store(home_dir()).open(model)
+
+
+@contextlib.contextmanager
+def progress_display() -> Iterator[Progress]:
+    """A `Progress` that people can watch: bars on a terminal, lines elsewhere, both on standard error."""
+    if not sys.stderr.isatty():
+        yield LineProgress()
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(step: str, done: int = 0, total: int = 0) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step.replace("[", "\\["), total=None)
+            bars.update(tasks[step], completed=done, total=total or None)
+
+        yield update
+
+
+class LineProgress:
+    """Progress as lines: a step's name when it starts, then every quarter of it."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def __call__(self, step: str, done: int = 0, total: int = 0) -> None:
+        quarter = _QUARTERS * done // total if total else 0
+        if quarter <= self._last.get(step, -1):
+            return
+        self._last[step] = quarter
+        say(f"{step} ... {100 * quarter // _QUARTERS} %" if quarter else f"{step} ...")

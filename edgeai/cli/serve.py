@@ -1,0 +1,31 @@
+"""`edgeai serve`: the REST server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    model: Annotated[str | None, typer.Option(help="An installed model's name, or a package folder.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    context: Annotated[int | None, typer.Option(help="Most tokens of one conversation.")] = None,
+    kv_budget: Annotated[str | None, typer.Option(help="Memory for conversations, such as 512M or 2GiB.")] = None,
+) -> None:
+    """Serve models over HTTP, the way OpenAI's API does."""
+    from edgeai.config import ServerSettings, parse_size
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        model=model,
+        threads=threads,
+        max_context=context,
+        kv_budget_bytes=parse_size(kv_budget) if kv_budget else None,
+    )
+    from edgeai.server.serve import serve as run_server
+
+    run_server(settings)
