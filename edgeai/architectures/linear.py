@@ -75,11 +75,11 @@ def pack_codes(codes: NDArray[np.uint8], bits: int, block_size: int) -> NDArray[
 
 
 class LinearBuilder:
-    """Adds matrix products to a graph, sharing the block means of an activation among all products that read it."""
+    """Adds matrix products to a graph, sharing the block sums of an activation among all products that read it."""
 
     def __init__(self, graph: GraphBuilder) -> None:
         self.graph = graph
-        self._means: dict[tuple[str, int], str] = {}
+        self._sums: dict[tuple[str, int], str] = {}
 
     def matmul(self, x: str, name: str, tensor: Tensor) -> str:
         """``x @ W.T`` for x [rows, new, in_features] and W [out_features, in_features]."""
@@ -97,9 +97,8 @@ class LinearBuilder:
         if offsets is None:
             return y
         graph = self.graph
-        scaled = graph.op("Mul", [offsets, graph.constant(np.array(tensor.block_size, np.float32))])
-        by_block = graph.op("Transpose", [scaled], perm=[1, 0])
-        return graph.op("Add", [y, graph.op("MatMul", [self._block_means(x, tensor.block_size), by_block])])
+        by_block = graph.op("Transpose", [offsets], perm=[1, 0])
+        return graph.op("Add", [y, graph.op("MatMul", [self._block_sums(x, tensor), by_block])])
 
     def _symmetric(self, x: str, codes: str, scales: str, tensor: BlockTensor) -> str:
         rows, cols = tensor.codes.shape
@@ -130,12 +129,19 @@ class LinearBuilder:
         minimums = self.float32(graph.weight(f"{name}.minimums", tensor.minimums), tensor.minimums)
         return graph.op("Add", [minimums, offsets])
 
-    def _block_means(self, x: str, block_size: int) -> str:
-        """Means of consecutive `block_size` values of x [rows, new, features]: pooling is one small operator."""
-        key = (x, block_size)
-        if key not in self._means:
-            self._means[key] = self.graph.op("AveragePool", [x], kernel_shape=[block_size], strides=[block_size])
-        return self._means[key]
+    def _block_sums(self, x: str, tensor: BlockTensor) -> str:
+        """Sums of the blocks of x [rows, new, features] → [rows, new, blocks].
+
+        Of the ways to write it, a sum over a reshaped view was the fastest at every size; average pooling and a product
+        with a 0/1 matrix take 6 to 15 times as long on a prompt.
+        """
+        size = tensor.block_size
+        key = (x, size)
+        if key not in self._sums:
+            graph = self.graph
+            blocks = graph.op("Reshape", [x, graph.constant(np.array([0, 0, tensor.codes.shape[1] // size, size]))])
+            self._sums[key] = graph.op("ReduceSum", [blocks, graph.constant(np.array([3]))], keepdims=0)
+        return self._sums[key]
 
     @staticmethod
     def _check(name: str, tensor: BlockTensor) -> None:
