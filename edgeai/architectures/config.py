@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -85,6 +86,10 @@ def _number(config: Mapping[str, Any], key: str, kind: type[Value], default: Val
         value = default
     if value is None:
         raise SourceError(f"config: {key} is missing", "the checkpoint is incomplete; get it again")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or kind(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_positive(value, kind):
         raise SourceError(f"config: {key} is {value!r}, not a positive {kind.__name__}")
     return kind(value)
+
+
+def _is_positive(value: float, kind: type[Value]) -> bool:
+    return math.isfinite(value) and value > 0 and kind(value) == value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeai.architectures.graph import MICROSOFT
-from edgeai.architectures.linear import LinearBuilder, pack_codes
+from edgeai.architectures.linear import LinearBuilder, centred, pack_codes
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
 
 NAME = "embedding"
@@ -68,6 +68,8 @@ def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding:
     graph = linear.graph
     if isinstance(table, FloatTensor):
         return Embedding(linear, table, graph.weight(NAME, table.values))
+    linear.check(NAME, table)
+    table = centred(table)
     packed = pack_codes(table.codes, table.bits, table.block_size)
     codes = graph.weight(f"{NAME}.codes", packed.reshape(packed.shape[0], -1))
     scales = linear.float32(graph.weight(f"{NAME}.scales", table.scales), table.scales)

@@ -13,7 +13,7 @@ them so; the casts and m' are constants that onnxruntime folds when it loads the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,21 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     )
 
 
+def centred(tensor: BlockTensor) -> BlockTensor:
+    """The same values with codes around the symmetric zero point, where the codes leave room for that.
+
+    GGUF's 6-bit blocks (q - 32, in an 8-bit container) then need no offset. It would have been exact too, but the
+    rounding of int8 activations grows with the distance of the codes from the zero point.
+    """
+    shift = SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
+    if tensor.minimums is not None or not shift or not tensor.codes.size:
+        return tensor
+    if int(tensor.codes.min()) + shift < 0 or int(tensor.codes.max()) + shift >= 1 << tensor.bits:
+        return tensor
+    codes = (tensor.codes + np.int16(shift)).astype(np.uint8)
+    return replace(tensor, codes=codes, zero_point=SYMMETRIC_ZERO[tensor.bits])
+
+
 def pack_codes(codes: NDArray[np.uint8], bits: int, block_size: int) -> NDArray[np.uint8]:
     """Codes [rows, cols] in MatMulNBits' layout [rows, blocks, block_size * bits / 8], low nibble first."""
     rows, cols = codes.shape
@@ -86,7 +101,8 @@ class LinearBuilder:
         if isinstance(tensor, FloatTensor):
             weight = self.float32(self.graph.weight(name, tensor.values.T), tensor.values)
             return self.graph.op("MatMul", [x, weight])
-        self._check(name, tensor)
+        self.check(name, tensor)
+        tensor = centred(tensor)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
         scales = self.float32(self.graph.weight(f"{name}.scales", tensor.scales), tensor.scales)
         return self.product(x, codes, scales, self.offsets(name, tensor, scales), tensor)
@@ -144,7 +160,8 @@ class LinearBuilder:
         return self._sums[key]
 
     @staticmethod
-    def _check(name: str, tensor: BlockTensor) -> None:
+    def check(name: str, tensor: BlockTensor) -> None:
+        """Raise `UnsupportedModel` for a grid that the operators do not have."""
         if tensor.bits not in SYMMETRIC_ZERO or tensor.block_size < 16 or tensor.block_size & (tensor.block_size - 1):
             raise UnsupportedModel(
                 f"{name}: {tensor.bits} bits in blocks of {tensor.block_size} cannot be stored exactly",

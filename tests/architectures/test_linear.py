@@ -1,0 +1,103 @@
+"""Layouts of quantized matrices, against plain loops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeai.architectures.embedding import write_embedding
+from edgeai.architectures.graph import GraphBuilder
+from edgeai.architectures.linear import LinearBuilder, centred, pack_codes, stack
+from edgeai.errors import UnsupportedModel
+from edgeai.sources.weights import BlockTensor, FloatTensor
+from tests.architectures.graphs import FORMS, GRIDS, stored
+
+
+def plain_pack(codes, bits: int, block_size: int) -> list[list[list[int]]]:
+    """MatMulNBits' documentation as loops: two 4-bit codes a byte, the first in its low half."""
+    rows = []
+    for row in codes.tolist():
+        blocks = [row[at : at + block_size] for at in range(0, len(row), block_size)]
+        if bits == 4:
+            blocks = [[block[i] + 16 * block[i + 1] for i in range(0, block_size, 2)] for block in blocks]
+        rows.append(blocks)
+    return rows
+
+
+@given(
+    bits=st.sampled_from([4, 8]),
+    block_size=st.sampled_from([16, 32, 64]),
+    rows=st.integers(1, 5),
+    blocks=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
+def test_packing_equals_the_loops(bits: int, block_size: int, rows: int, blocks: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, blocks * block_size), dtype=np.uint8)
+    packed = pack_codes(codes, bits, block_size)
+    assert packed.dtype == np.uint8
+    assert packed.shape == (rows, blocks, block_size * bits // 8)
+    assert packed.tolist() == plain_pack(codes, bits, block_size)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stacked_matrices_keep_their_values(form: str) -> None:
+    parts = [stored(form, (rows, 64), seed=rows) for rows in (3, 1, 8)]
+    assert np.array_equal(stack(parts).dequantize(), np.concatenate([part.dequantize() for part in parts]))
+    assert stack(parts[:1]) is parts[0]
+
+
+def test_matrices_on_different_grids_are_not_stacked() -> None:
+    with pytest.raises(ValueError, match="different grids"):
+        stack([stored("q4_0", (4, 64)), stored("q4_1", (4, 64))])
+
+
+@pytest.mark.parametrize("form", list(GRIDS))
+def test_centring_changes_no_value(form: str) -> None:
+    tensor = stored(form, (9, 128))
+    assert isinstance(tensor, BlockTensor)
+    assert np.array_equal(centred(tensor).dequantize(), tensor.dequantize())
+
+
+def test_codes_are_centred_where_they_leave_room() -> None:
+    """The shift is taken up to the last code that fits."""
+    tensor = BlockTensor(8, 16, 32, np.zeros((1, 16), np.uint8), np.ones((1, 1), np.float16))
+    for largest, zero_point in ((63, 128), (159, 128), (160, 32), (255, 32)):
+        tensor.codes[0, 3] = largest
+        assert centred(tensor).zero_point == zero_point
+    below = replace(tensor, zero_point=200)
+    below.codes[:] = 72
+    assert centred(below).codes.max() == 0
+    below.codes[0, 0] = 71
+    assert centred(below) is below
+
+
+@pytest.mark.parametrize(("bits", "block_size"), [(2, 32), (5, 32), (4, 8), (4, 48), (8, 1)])
+@pytest.mark.parametrize("table", [True, False])
+def test_a_grid_that_the_operators_lack_is_refused(bits: int, block_size: int, table: bool, tmp_path: Path) -> None:
+    codes, scales = np.zeros((4, 48), np.uint8), np.ones((4, 48 // block_size), np.float16)
+    tensor = BlockTensor(bits, block_size, 0, codes, scales)
+    with GraphBuilder(tmp_path / "weights.bin") as graph, pytest.raises(UnsupportedModel, match=f"{bits} bits in bl"):
+        if table:
+            write_embedding(LinearBuilder(graph), tensor)
+        else:
+            LinearBuilder(graph).matmul("x", "some.weight", tensor)
+    assert (tmp_path / "weights.bin").stat().st_size == 0
+
+
+def test_block_sums_are_shared(tmp_path: Path) -> None:
+    with GraphBuilder(tmp_path / "weights.bin") as graph:
+        linear = LinearBuilder(graph)
+        for name in ("a", "b"):
+            linear.matmul("x", name, stored("q4_1", (4, 64)))
+        linear.matmul("y", "c", stored("q4_1", (4, 64)))
+        linear.matmul("x", "d", FloatTensor(np.zeros((4, 64), np.float32)))
+        graph.save(tmp_path / "model.onnx", name="test")
+
+    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
+    assert [node.op_type for node in nodes].count("ReduceSum") == 2  # of x and of y
