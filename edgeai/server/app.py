@@ -61,7 +61,8 @@ def _closing(models: ModelPool) -> Any:
 
 
 def _add_status(app: FastAPI, models: ModelPool, metrics: Metrics) -> None:
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     async def health() -> dict[str, Any]:
         counts = models.stats().values()
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
@@ -30,28 +29,34 @@ def serve(settings: ServerSettings) -> None:
     with listen(settings.host, settings.port) as listener:
         package = find_package(settings.model)
         say(f"loading {package.name} ...")
-        # Only now: these imports take longer than finding a mistake in the settings.
-        import uvicorn
-
-        from edgeai.model import AsyncModel, default_settings
-        from edgeai.server.app import create_app
-        from edgeai.server.model_pool import ModelPool
-
-        limits = default_settings(
-            package.manifest,
-            threads=settings.threads,
-            max_rows=settings.max_rows,
-            max_queue=settings.max_queue,
-            max_context=settings.max_context,
-            kv_budget_bytes=settings.kv_budget_bytes,
-        )
-        models = ModelPool(AsyncModel.load(package, limits))
+        server = make_server(package, settings)
         _log_to_stderr()
         say(welcome(listener, package.name))
         try:
-            uvicorn.Server(server_config(create_app(models))).run([listener])
+            server.run([listener])
         except KeyboardInterrupt:
             say("stopped")
+
+
+def make_server(package: Package, settings: ServerSettings) -> uvicorn.Server:
+    """Load the model and put the server around it. Raises `PackageError`, `OutOfMemory`, `InvalidInput`."""
+    # Only here: these imports take longer than finding a mistake in the settings.
+    import uvicorn
+
+    from edgeai.model import AsyncModel, default_settings
+    from edgeai.server.app import create_app
+    from edgeai.server.model_pool import ModelPool
+
+    limits = default_settings(
+        package.manifest,
+        threads=settings.threads,
+        max_rows=settings.max_rows,
+        max_queue=settings.max_queue,
+        max_context=settings.max_context,
+        kv_budget_bytes=settings.kv_budget_bytes,
+    )
+    models = ModelPool(AsyncModel.load(package, limits))
+    return uvicorn.Server(server_config(create_app(models)))
 
 
 def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:
@@ -82,18 +87,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def find_package(model: str | None) -> Package:
-    """The package to serve: a folder, an installed one by name, or without a name the only one. Raises `NotFound`."""
-    from edgeai.package.package import Package
+    """The package to serve: a folder, an installed one by name, or without a name the only one there is.
+
+    Raises `NotFound` when there is none, `InvalidInput` when there are several to choose from.
+    """
     from edgeai.package.store import Store
 
-    if model is not None and Path(model).is_dir():
-        return Package.open(Path(model))
     store = Store(home_dir())
     if model is not None:
         return store.open(model)
     packages = store.list()
     if not packages:
-        raise NotFound(f"no model is installed in {store.home}", "`edgeai build RECIPE` makes one")
+        raise NotFound(f"no model is installed in {store.folder}", "`edgeai build RECIPE` makes one")
     if len(packages) > 1:
         names = ", ".join(package.name for package in packages)
         raise InvalidInput("several models are installed", f"name one of {names}", param="model")

@@ -1,0 +1,38 @@
+"""A real model of a few hundred kilobytes: float weights, random, so that its answers do not depend on what is batched.
+
+Its text is nonsense with plenty of bytes that are no characters, which is what streams have to get right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeai.build.pipeline import build_package
+from edgeai.package.package import Package
+from tests.fixtures.gguf_files import Entry, tiny_llama
+
+CONTEXT = 1024
+
+
+def float_package(folder: Path) -> Package:
+    """Build it into `folder`."""
+    model = tiny_llama("F32")
+    model.metadata["llama.context_length"] = CONTEXT
+    model.metadata["general.name"] = "tiny"
+    model.tensors = [_decisive(entry) for entry in model.tensors]
+    source = folder / "tiny.gguf"
+    source.write_bytes(model.to_bytes())
+    report = build_package(str(source), out=folder / "tiny", home=folder / "home", cache=folder / "cache")
+    return Package.open(report.package)
+
+
+def _decisive(entry: Entry) -> Entry:
+    """Weights large enough that logits are far apart: near-ties would be decided by rounding."""
+    rng = np.random.default_rng(sum(entry.name.encode()))
+    if len(entry.shape) == 1:
+        values = rng.uniform(0.8, 1.2, entry.shape)
+    else:
+        values = rng.normal(0, 1.0 if "embd" in entry.name else 2.0 / entry.shape[1] ** 0.5, entry.shape)
+    return Entry(entry.name, entry.shape, "F32", values.astype(np.float32).tobytes())
