@@ -37,7 +37,7 @@ class KVArena:
     def __init__(self, shape: ModelShape, slots: int, context_length: int) -> None:
         self.slots = slots
         self.capacity = granules(context_length)
-        if self.capacity & (self.capacity - 1) == 0:
+        while self.capacity & (self.capacity - 1) == 0:
             self.capacity += GRANULE  # heads a power of two apart would compete for the same cache lines
         dims = (shape.num_layers, 2, slots, shape.num_kv_heads, self.capacity, shape.head_size)
         size = int(np.prod(dims, dtype=np.int64)) * 4

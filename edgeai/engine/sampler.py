@@ -22,7 +22,10 @@ def sample(logits: Logits, sequence: Sequence) -> int:
     adjusted = adjust(logits, sequence)
     if params.temperature == 0 or params.top_k == 1:
         return int(adjusted.argmax())
-    scaled = adjusted.astype(np.float64) / params.temperature
+    scaled = adjusted.astype(np.float64)
+    scaled -= scaled.max()  # from the likeliest down: the tiniest temperature then gives -inf, never NaN
+    with np.errstate(over="ignore"):
+        scaled /= params.temperature
     tokens, weights = candidates(scaled, params)
     bounds = np.cumsum(weights)
     point = uniform(sequence.seed, len(sequence.tokens)) * bounds[-1]

@@ -19,9 +19,9 @@ from edgeai.engine.request import SamplingParams
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
 PREFIXES = [tuple(range(2, 2 + n)) for n in (0, 9, 40)]  # shared beginnings, so that the prefix cache has work
 
-prompts = st.tuples(
-    st.sampled_from(PREFIXES), st.lists(st.integers(2, 95), min_size=1, max_size=70).map(tuple)
-).map(lambda parts: parts[0] + parts[1])
+prompts = st.tuples(st.sampled_from(PREFIXES), st.lists(st.integers(2, 95), min_size=1, max_size=70).map(tuple)).map(
+    lambda parts: parts[0] + parts[1]
+)
 requests = st.tuples(prompts, st.integers(1, 60), st.integers(0, 12), st.none() | st.integers(0, 30))
 
 
