@@ -113,7 +113,7 @@ def welcome(listener: socket.socket, model: str) -> str:
     lines = [
         f"{model} is ready. Open {url}/ in a browser, or try:",
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'""",
+        """    -d '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'""",
         f"OpenAI clients: base_url {url}/v1 and any key. Ctrl-C stops.",
     ]
     return "\n".join(lines)

@@ -41,6 +41,11 @@ class GGUFSource:
         )
 
     @property
+    def path(self) -> Path:
+        """The file itself."""
+        return self._file.path
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """The model's configuration with the keys of Hugging Face's config.json."""
         return self._config
