@@ -1,9 +1,9 @@
-"""The engine's key property: whatever is batched, chunked, cached, preempted or cancelled, tokens are the naive loop's."""
+"""Whatever is batched, chunked, cached, preempted or cancelled, the engine gives the naive loop's tokens."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ requests = st.tuples(prompts, st.integers(1, 60), st.integers(0, 12), st.none() 
 def naive(tiny_graph: Path, tiny_shape: ModelShape):
     runner = ModelRunner(tiny_graph, tiny_shape, SETTINGS, 512)
 
-    @lru_cache(maxsize=None)
+    @cache
     def run(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
         return greedy(runner, prompt, max_tokens)
 
