@@ -1,0 +1,41 @@
+"""`edgeai doctor`: it reports, and it survives a runtime that does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeai.cli import doctor
+from edgeai.package import Package
+from tests.cli.conftest import Cli
+
+
+def test_the_report_as_json(cli: Cli, installed: Package) -> None:
+    document = cli("doctor", "--json").document
+    assert set(document) == {
+        "edgeai", "python", "cpu", "memory", "disk", "installed", "onnxruntime", "models", "choices",
+    }  # fmt: skip
+    assert document["cpu"]["cores"] >= 1
+    assert 0 < document["memory"]["available"] <= document["memory"]["total"]
+    assert document["disk"]["free"] > 0
+    assert document["onnxruntime"]["works"]
+    assert document["models"] == ["tiny"]
+    assert {"kernels", "threads", "conversations", "telemetry"} <= {entry["what"] for entry in document["choices"]}
+    assert all(entry["why"] for entry in document["choices"])
+
+
+def test_the_report_for_people(cli: Cli) -> None:
+    out = cli("doctor").out
+    assert "kernels" in out
+    assert "none: `edgeai build RECIPE` makes one" in out
+
+
+def test_a_wheel_for_another_cpu_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBE", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    probe = doctor.probe_runtime()
+    assert not probe["works"]
+    assert "SIGILL" in probe["says"]
+
+
+def test_a_runtime_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBE", "raise ImportError('no such library')")
+    assert doctor.probe_runtime() == {"works": False, "says": "ImportError: no such library"}

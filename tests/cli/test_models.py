@@ -1,0 +1,81 @@
+"""`edgeai build`, `verify` and `models`: a package from file to removal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgeai.package import Package, Store
+from tests.cli.conftest import Cli
+
+
+def test_build_installs_and_reports(cli: Cli, home: Path, tiny_gguf: Path) -> None:
+    result = cli("build", tiny_gguf, "--json")
+    assert result.code == 0
+    report = result.document
+    assert set(report) == {"package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quality"}
+    assert report["name"] == "tiny"
+    assert report["seconds"] > 0
+    assert report["peak_rss_bytes"] > 10_000_000
+    assert report["quality"]["mean_kl"] < 0.01
+    package = Store(home).get("tiny", verify=True)
+    assert report["package"] == str(package.path)
+    assert report["size_bytes"] == package.size_bytes
+    assert "convert ..." in result.err
+
+
+def test_build_to_a_folder_prints_where(cli: Cli, home: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    result = cli("build", tiny_gguf, "--out", tmp_path / "out")
+    assert result.out == f"{tmp_path / 'out'}\n"
+    Package.open(tmp_path / "out", verify=True)
+    assert Store(home).names() == ()
+
+
+def test_a_truncated_file_is_refused_and_nothing_is_written(cli: Cli, home: Path, tiny_gguf: Path) -> None:
+    short = home.parent / "short.gguf"
+    short.write_bytes(tiny_gguf.read_bytes()[:-100])
+    result = cli("build", short, "--json")
+    assert result.code == 1
+    assert result.document["error"]["type"] == "SourceError"
+    assert list(home.rglob("*")) == []
+
+
+def test_bits_are_4_or_8(cli: Cli, tiny_gguf: Path) -> None:
+    assert cli("build", tiny_gguf, "--bits", "3").code == 2
+
+
+def test_list_shows_what_is_installed_and_what_is_damaged(cli: Cli, installed: Package) -> None:
+    (model,) = cli("models", "list", "--json").document["models"]
+    assert model["name"] == "tiny"
+    assert model["digest"] == installed.digest
+    assert model["size_bytes"] == installed.size_bytes
+    assert "tiny" in cli("models", "list").out
+    installed.graph.unlink()
+    listed = cli("models", "list", "--json").document
+    assert listed["models"] == []
+    assert "model.onnx is missing" in listed["damaged"]["tiny"]
+    assert "model.onnx is missing" in cli("models", "list").err
+
+
+def test_path_and_remove(cli: Cli, installed: Package) -> None:
+    assert cli("models", "path", "tiny").out == f"{installed.path}\n"
+    assert cli("models", "remove", "tiny", "--json").document == {"removed": "tiny"}
+    assert cli("models", "path", "tiny").code == 1
+    assert cli("models", "remove", "tiny").code == 1
+    assert "nothing is installed yet" in cli("models", "list").err
+
+
+def test_verify_reads_every_byte(cli: Cli, installed: Package) -> None:
+    result = cli("verify", "tiny", "--json")
+    assert (result.code, result.document["ok"]) == (0, True)
+    assert "all intact" in cli("verify", installed.path).out
+    with installed.weights.open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)[0]
+        file.seek(1000)
+        file.write(bytes([byte ^ 1]))
+        os.fsync(file.fileno())
+    result = cli("verify", "tiny", "--json")
+    assert result.code == 1
+    assert result.document["error"]["type"] == "PackageError"
+    assert "weights.bin has been changed" in result.document["error"]["message"]

@@ -1,0 +1,119 @@
+"""Reading a machine: /proc/cpuinfo of real boards, control groups, kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeai.device.profile import (
+    Cpu,
+    cgroup_cpus,
+    cgroup_memory,
+    disk_free,
+    kernels,
+    parse_cpuinfo,
+    read_cpu,
+    read_memory,
+)
+
+PI_4 = """\
+processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+
+processor\t: 1
+Features\t: fp asimd evtstrm crc32 cpuid
+
+Revision\t: c03114
+Model\t\t: Raspberry Pi 4 Model B Rev 1.4
+"""
+PI_5 = PI_4.replace("Pi 4", "Pi 5").replace("cpuid", "atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp")
+LAPTOP = """\
+processor\t: 0
+model name\t: Intel(R) Core(TM) i5-5200U CPU @ 2.20GHz
+flags\t\t: fpu sse4_2 fma movbe avx f16c avx2 bmi2
+"""
+
+
+def test_features_of_boards_and_laptops() -> None:
+    assert parse_cpuinfo(PI_4) == ("Raspberry Pi 4 Model B Rev 1.4", ("neon",))
+    assert parse_cpuinfo(PI_5) == ("Raspberry Pi 5 Model B Rev 1.4", ("neon", "fp16", "dotprod"))
+    assert parse_cpuinfo(LAPTOP) == ("Intel(R) Core(TM) i5-5200U CPU @ 2.20GHz", ("avx", "avx2", "fma", "f16c"))
+    assert parse_cpuinfo("") == ("", ())
+
+
+def test_only_what_all_cores_have_counts() -> None:
+    mixed = "Features\t: asimd asimddp i8mm\n\nFeatures\t: asimd asimddp\n"
+    assert parse_cpuinfo(mixed)[1] == ("neon", "dotprod")
+
+
+CPU = Cpu(machine="aarch64", model="", features=(), cores=4, threads=4, usable=4.0)
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "name"),
+    [
+        ("aarch64", ("neon",), "float32"),
+        ("aarch64", ("neon", "dotprod"), "KleidiAI int4 with dotprod"),
+        ("aarch64", ("neon", "dotprod", "i8mm"), "KleidiAI int4 with i8mm"),
+        ("x86_64", ("avx2", "avx512_vnni"), "int8 with VNNI"),
+        ("x86_64", ("avx2",), "int8 with AVX2"),
+        ("x86_64", (), "baseline"),
+    ],
+)
+def test_kernels_follow_features(machine: str, features: tuple[str, ...], name: str) -> None:
+    chosen = kernels(replace(CPU, machine=machine, features=features))
+    assert chosen.name == name
+    assert chosen.why
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/outer/inner\n")
+    write(
+        tmp_path / "cgroup",
+        {
+            "outer/memory.max": "1000000", "outer/memory.current": "900000",
+            "outer/inner/memory.max": "800000", "outer/inner/memory.current": "100000",
+        },
+    )  # fmt: skip
+    assert cgroup_memory(tmp_path / "cgroup", own) == (1000000, 900000)
+    write(tmp_path / "cgroup", {"outer/memory.max": "max"})
+    assert cgroup_memory(tmp_path / "cgroup", own) == (800000, 100000)
+
+
+def test_version_1_and_no_limit(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("9:memory:/box\n3:cpu,cpuacct:/box\n")
+    names = {"memory/box/memory.limit_in_bytes": "512000000", "memory/box/memory.usage_in_bytes": "12000000"}
+    write(tmp_path / "cgroup", names | {"memory/memory.limit_in_bytes": "9223372036854771712"})
+    assert cgroup_memory(tmp_path / "cgroup", own) == (512000000, 12000000)
+    assert cgroup_memory(tmp_path / "nothing", own) == (None, 0)
+    assert cgroup_memory(tmp_path / "cgroup", tmp_path / "nothing") == (None, 0)
+
+
+def test_cpu_quota(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/box\n")
+    write(tmp_path / "cgroup", {"box/cpu.max": "150000 100000"})
+    assert cgroup_cpus(tmp_path / "cgroup", own) == 1.5
+    write(tmp_path / "cgroup", {"box/cpu.max": "max 100000"})
+    assert cgroup_cpus(tmp_path / "cgroup", own) is None
+
+
+def test_this_machine() -> None:
+    cpu, memory = read_cpu(), read_memory()
+    assert 1 <= cpu.cores <= cpu.threads
+    assert 0 < cpu.usable <= cpu.threads
+    assert 0 < memory.available <= memory.total
+    assert disk_free(Path("/nowhere/at/all")) > 0
