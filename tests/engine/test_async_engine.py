@@ -1,0 +1,244 @@
+"""Many coroutines, one owner thread: delivery, cancelling, failures, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeai.engine.async_engine import AsyncEngine
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.engine import Engine
+from edgeai.engine.naive import greedy
+from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
+from edgeai.errors import ContextLengthExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
+
+SETTINGS = EngineSettings(threads=1, max_rows=3, max_queue=2, block_tokens=8, chunk_tokens=32, kv_budget_bytes=2 << 20)
+GREEDY = SamplingParams(max_tokens=12, temperature=0)
+ENDLESS = SamplingParams(max_tokens=500, temperature=0, ignore_eos=True)
+PROMPTS = [list(range(2 + i, 30 + 5 * i)) for i in range(5)]
+Scenario = Callable[[AsyncEngine, Engine], Awaitable[None]]
+
+
+@pytest.fixture
+def run(tiny_graph: Path, tiny_shape: ModelShape) -> Callable[..., None]:
+    """Runs a scenario on an engine of its own, and closes that."""
+
+    def running(scenario: Scenario, **changes) -> None:
+        inner = Engine(tiny_graph, tiny_shape, replace(SETTINGS, **changes))
+
+        async def main() -> None:
+            engine = AsyncEngine(inner)
+            try:
+                await asyncio.wait_for(scenario(engine, inner), 20)
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
+
+    return running
+
+
+async def collect(outputs: AsyncGenerator[TokenOutput, None]) -> list[int]:
+    return [output.token_id async for output in outputs]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came to that")
+
+
+def idle(engine: AsyncEngine) -> bool:
+    stats = engine.stats()
+    return not stats.running and not stats.waiting
+
+
+def test_concurrent_answers_are_the_naive_ones(run, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    naive = Engine(tiny_graph, tiny_shape, SETTINGS).runner
+
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        answers = await asyncio.gather(*(collect(engine.generate(prompt, GREEDY)) for prompt in PROMPTS))
+        assert answers == [greedy(naive, prompt, 12) for prompt in PROMPTS]
+        assert idle(engine)
+
+    run(scenario, max_queue=64)
+
+
+def test_several_event_loops_share_an_engine(run) -> None:
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        expected = await collect(engine.generate(PROMPTS[0], GREEDY))
+
+        def elsewhere() -> list[int]:
+            return asyncio.run(collect(engine.generate(PROMPTS[0], GREEDY)))
+
+        answers = await asyncio.gather(*(asyncio.to_thread(elsewhere) for _ in range(3)))
+        assert answers == [expected] * 3
+
+    run(scenario)
+
+
+def test_closing_a_generator_frees_its_slot(run) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        outputs = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(outputs)
+        assert engine.stats().running == 1
+        await outputs.aclose()
+        await until(lambda: idle(engine))
+        assert not inner.runner.arena.occupied
+        assert await collect(engine.generate(PROMPTS[0], GREEDY))
+
+    run(scenario)
+
+
+def test_cancelling_a_task_frees_its_slot(run) -> None:
+    """A task that waits for its first token as well as one that has some."""
+
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        tasks = [asyncio.create_task(collect(engine.generate(prompt, ENDLESS))) for prompt in PROMPTS]
+        await until(lambda: engine.stats().running == 3)
+        for task in tasks:
+            task.cancel()
+        assert all(isinstance(r, asyncio.CancelledError) for r in await asyncio.gather(*tasks, return_exceptions=True))
+        await until(lambda: idle(engine))
+        assert not inner.runner.arena.occupied
+
+    run(scenario, max_queue=64)
+
+
+def test_a_cancelled_request_does_not_disturb_others(run) -> None:
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        expected = await collect(engine.generate(PROMPTS[1], ENDLESS))
+        other = asyncio.create_task(collect(engine.generate(PROMPTS[1], ENDLESS)))
+        for _ in range(4):
+            async with aclosing(engine.generate(PROMPTS[0], ENDLESS)) as outputs:
+                await anext(outputs)
+        assert await other == expected
+        assert len(expected) > 100
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "error"),
+    [
+        ([], GREEDY, InvalidInput),
+        ([5] * 600, GREEDY, ContextLengthExceeded),
+        ([5], replace(GREEDY, top_p=2), InvalidInput),
+    ],
+)
+def test_refusals_come_in_place_of_the_first_token(run, prompt, params, error) -> None:
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        with pytest.raises(error):
+            await anext(engine.generate(prompt, params))
+        assert await collect(engine.generate(PROMPTS[0], GREEDY))
+
+    run(scenario)
+
+
+def test_a_full_queue_is_told_so(run) -> None:
+    """One runs, two wait; the fourth is refused, and the others do not notice."""
+
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        first = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(first)
+        waiting = [asyncio.create_task(collect(engine.generate(prompt, GREEDY))) for prompt in PROMPTS[:2]]
+        await until(lambda: engine.stats().waiting == 2)
+        with pytest.raises(Overloaded, match="2 requests are waiting"):
+            await anext(engine.generate(PROMPTS[0], GREEDY))
+        await first.aclose()
+        assert all(await asyncio.gather(*waiting))
+
+    run(scenario, max_rows=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (RuntimeError("out of luck"), EdgeaiError, "the engine failed: out of luck"),
+        (OutOfMemory("no memory", "less"), OutOfMemory, "no memory"),
+    ],
+)
+def test_a_failing_step_fails_its_requests_only(run, error, raised, words, caplog) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        expected = await collect(engine.generate(PROMPTS[0], GREEDY))
+        working = inner.runner.decode
+
+        def failing(*_: object) -> None:
+            inner.runner.decode = working  # type: ignore[method-assign]
+            raise error
+
+        tasks = [asyncio.create_task(collect(engine.generate(prompt, ENDLESS))) for prompt in PROMPTS[:3]]
+        await until(lambda: engine.stats().running == 3)
+        inner.runner.decode = failing  # type: ignore[method-assign, assignment]
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, raised)
+            assert words in str(result)
+        assert "a step failed" in caplog.text
+        await until(lambda: idle(engine))
+        assert not inner.runner.arena.occupied
+        assert await collect(engine.generate(PROMPTS[0], GREEDY)) == expected
+
+    run(scenario, max_queue=64)
+
+
+def test_closing_ends_what_runs_and_refuses_the_rest(run) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        tasks = [asyncio.create_task(collect(engine.generate(prompt, ENDLESS))) for prompt in PROMPTS]
+        await until(lambda: engine.stats().running == 3)
+        await engine.close()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, Overloaded)
+            assert "shut down" in result.message
+        with pytest.raises(Overloaded, match="shutting down"):
+            await anext(engine.generate(PROMPTS[0], GREEDY))
+        assert not any(thread.name == "edgeai-engine" for thread in threading.enumerate())
+        assert not inner.has_work
+        await engine.close()  # again
+
+    run(scenario, max_queue=64)
+
+
+def test_an_idle_engine_sleeps(run) -> None:
+    """The owner waits for commands instead of asking again and again."""
+
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        await collect(engine.generate(PROMPTS[0], GREEDY))
+        await asyncio.sleep(0.05)
+        before = time.process_time()
+        await asyncio.sleep(0.3)
+        assert time.process_time() - before < 0.1
+
+    run(scenario)
+
+
+def test_the_last_token_says_why(run) -> None:
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        outputs = [output async for output in engine.generate(PROMPTS[0], replace(ENDLESS, max_tokens=5))]
+        assert [output.finish_reason for output in outputs] == [None] * 4 + [FinishReason.LENGTH]
+        assert engine.context_length == 512
+
+    run(scenario)
+
+
+def test_a_listener_that_is_gone_is_no_failure(run) -> None:
+    """Its event loop was closed with the request still running."""
+
+    async def scenario(engine: AsyncEngine, _: Engine) -> None:
+        async def abandon() -> None:
+            outputs = engine.generate(PROMPTS[0], ENDLESS)
+            await anext(outputs)
+
+        await asyncio.to_thread(asyncio.run, abandon())
+        assert await collect(engine.generate(PROMPTS[1], GREEDY))
+        await until(lambda: idle(engine))
+
+    run(scenario)
