@@ -23,6 +23,7 @@ from edgeai.package.manifest import Quality
 
 Logits = NDArray[np.float32]
 
+ROWS_AT_ONCE = 32  # positions compared at a time: float64 copies of all logits would take most of a build's memory
 REFERENCE = "numpy float32 forward pass of the source's weights"
 GRAPH_LIMIT = 0.01  # nats per token between a graph and its own weights: what int8 activations cost, and no more
 
@@ -89,16 +90,23 @@ class Comparison:
 
 def compare(reference: Logits, logits: Logits, ids: Sequence[int]) -> Comparison:
     """KL divergence (nats) of `logits` from `reference`, agreement of the likeliest tokens, perplexities on `ids`."""
-    expected, actual = log_softmax(reference), log_softmax(logits)
-    kl = (np.exp(expected) * (expected - actual)).sum(axis=-1)
-    following = (np.arange(len(ids) - 1), np.asarray(ids[1:]))
+    pieces = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(ids), ROWS_AT_ONCE)]
+    kl, losses, reference_losses = [], [], []
+    for piece in pieces:
+        expected, actual = log_softmax(reference[piece]), log_softmax(logits[piece])
+        kl.append((np.exp(expected) * (expected - actual)).sum(axis=-1))
+        following = np.asarray(ids[piece.start + 1 : piece.stop + 1])
+        at = (np.arange(len(following)), following)
+        losses.append(-actual[at])
+        reference_losses.append(-expected[at])
+    divergence = np.concatenate(kl)
     return Comparison(
-        mean_kl=float(kl.mean()),
-        max_kl=float(kl.max()),
-        max_difference=float(np.abs(reference - logits).max()),
+        mean_kl=float(divergence.mean()),
+        max_kl=float(divergence.max()),
+        max_difference=max(float(np.abs(reference[piece] - logits[piece]).max()) for piece in pieces),
         agreement=float((reference.argmax(-1) == logits.argmax(-1)).mean()),
-        perplexity=float(np.exp(-actual[following].mean())),
-        reference_perplexity=float(np.exp(-expected[following].mean())),
+        perplexity=float(np.exp(np.concatenate(losses).mean())),
+        reference_perplexity=float(np.exp(np.concatenate(reference_losses).mean())),
     )
 
 
