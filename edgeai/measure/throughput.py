@@ -51,7 +51,7 @@ def decode_speed(engine: Engine, context: int = DECODE_CONTEXT, *, rows: int = 1
 def measure(engine: Engine, *, rounds: int = 3) -> Throughput:
     """Prefill, decode and batched decode, round by round. The prefix cache never helps: no prompt comes twice."""
     batch = min(BATCH, engine.settings.max_rows)
-    _run(engine, [random_prompt(engine, 32, 1)], 4)
+    _run(engine, [random_prompt(engine, 32, 0)], 4)  # warms up; seeds from 1 on are measured
     results = [
         (
             prefill_speed(engine, seed=100 * number + 1),
