@@ -1,0 +1,73 @@
+"""The scripts' first steps, in a copy of the checkout where nothing is set up and the machine lacks something."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+TOOLS = ("bash", "cat", "cksum", "dirname", "env", "rm", "sed")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    copy = tmp_path / "checkout"
+    shutil.copytree(REPOSITORY / "scripts", copy / "scripts")
+    shutil.copy(REPOSITORY / "pyproject.toml", copy)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in TOOLS:
+        (tools / name).symlink_to(shutil.which(name) or pytest.fail(f"this machine has no {name}"))
+    return copy
+
+
+def run(checkout: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(checkout.parent / "bin"), "HOME": str(checkout)}
+    command = [checkout / "scripts" / script, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def put(checkout: Path, name: str, script: str) -> None:
+    """A program of this name in the PATH of the scripts."""
+    path = checkout.parent / "bin" / name
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("script", ["run", "test", "check"])
+def test_a_machine_without_python_is_told_what_to_install(checkout: Path, script: str) -> None:
+    result = run(checkout, script)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "error: edgeai needs Python 3.11 or newer" in result.stderr
+    assert "sudo apt install python3" in result.stderr
+
+
+def test_an_old_python_is_passed_over(checkout: Path) -> None:
+    put(checkout, "python3", "exit 1")  # the answer of an old one to "are you new enough?"
+    assert "needs Python 3.11 or newer" in run(checkout, "run").stderr
+
+
+def test_a_python_without_venv_is_told_what_to_install_and_nothing_is_left(checkout: Path) -> None:
+    put(checkout, "python3", '[ "$1" = -c ] || [ "$1" = --version ]')
+    result = run(checkout, "run", "Hello")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "sudo apt install python3-venv" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("script", ["run", "test", "bench"])
+def test_help_needs_nothing(checkout: Path, script: str) -> None:
+    result = run(checkout, script, "--help")
+    assert result.returncode == 0
+    assert f"./scripts/{script}" in result.stdout
+    assert "set -euo" not in result.stdout
+
+
+def test_every_script_can_be_executed() -> None:
+    for path in [*(REPOSITORY / "scripts").iterdir(), REPOSITORY / ".ci" / "run"]:
+        if path.is_file() and path.read_bytes().startswith(b"#!"):
+            assert os.access(path, os.X_OK), path
