@@ -1,4 +1,4 @@
-"""Builds a package in a process of its own and prints its peak anonymous memory in bytes: conversion, then all of it."""
+"""Builds a package in a process of its own and prints its peak anonymous memory: conversion, then all of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(source: str, folder: Path) -> None:
 
     build_package(source, out=folder / "package", home=folder, cache=folder, progress=progress)
     sampler.ended.set()
-    print(sampler.before, conversion, sampler.peak)
+    print(sampler.before, conversion, sampler.peak)  # bytes
 
 
 if __name__ == "__main__":

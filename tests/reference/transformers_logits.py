@@ -1,6 +1,12 @@
-"""Run by the reference environment: transformers' float32 logits of a GGUF file's dequantized weights.
+"""Logits of transformers' own Llama in float32, for tests. Runs in an environment with torch and transformers.
 
-transformers_logits.py GGUF IDS.json OUT.npy
+usage: transformers_logits.py gguf MODEL.gguf IDS.npy LOGITS.npy
+       transformers_logits.py folder CHECKPOINT IDS.npy LOGITS.npy
+       transformers_logits.py tiny CHECKPOINT CONFIG.json
+
+`IDS.npy` is int64 [tokens], `LOGITS.npy` becomes float32 [tokens, vocab_size]. `tiny` writes a random checkpoint.
+It shares no code with edgeai: tensors are dequantized by the package gguf, and rows of the q and k projections are put
+back into Hugging Face's order here.
 """
 
 from __future__ import annotations
@@ -8,31 +14,52 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import torch
-from gguf import GGUFReader
 from gguf.quants import dequantize
 from transformers import LlamaConfig, LlamaForCausalLM
 
-NAMES = {
+PARTS = {
+    "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
+}
+WHOLE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
 }
 
 
-def config_of(reader: GGUFReader) -> LlamaConfig:
-    def value(key: str):
+def hugging_face_name(name: str) -> str:
+    if name in WHOLE:
+        return WHOLE[name]
+    _, layer, part, kind = name.split(".")
+    return f"model.layers.{layer}.{PARTS[part]}.{kind}"
+
+
+def unpermuted(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a rotary projection with the halves of each head apart, as Hugging Face has them."""
+    rows, cols = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
+
+
+def from_gguf(path: Path) -> LlamaForCausalLM:
+    reader = gguf.GGUFReader(path)
+
+    def value(key: str) -> Any:
         return reader.fields[f"llama.{key}"].contents()
 
-    return LlamaConfig(
+    config = LlamaConfig(
         vocab_size=value("vocab_size"),
         hidden_size=value("embedding_length"),
         intermediate_size=value("feed_forward_length"),
@@ -42,46 +69,48 @@ def config_of(reader: GGUFReader) -> LlamaConfig:
         max_position_embeddings=value("context_length"),
         rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
         rope_theta=value("rope.freq_base"),
-        tie_word_embeddings=True,
+        tie_word_embeddings=not any(tensor.name == "output.weight" for tensor in reader.tensors),
     )
-
-
-def hf_name(name: str) -> str:
-    if name == "token_embd.weight":
-        return "model.embed_tokens.weight"
-    if name == "output_norm.weight":
-        return "model.norm.weight"
-    _, layer, part, _ = name.split(".")
-    return f"model.layers.{layer}.{NAMES[part]}.weight"
-
-
-def hf_rows(weight: np.ndarray, heads: int) -> np.ndarray:
-    """GGUF interleaves the halves of each head's rows; Hugging Face does not."""
-    rows, cols = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
-
-
-def main() -> None:
-    gguf, ids, out = sys.argv[1:]
-    reader = GGUFReader(gguf)
-    config = config_of(reader)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     state = {}
     for tensor in reader.tensors:
-        weight = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        weight = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         part = tensor.name.split(".")[-2]
-        state[hf_name(tensor.name)] = torch.from_numpy(
-            np.ascontiguousarray(hf_rows(weight, heads[part]) if part in heads else weight)
-        )
-    model = LlamaForCausalLM(config).eval()
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise SystemExit(f"missing {missing}, unexpected {unexpected}")
-    model.tie_weights()
+        if part in heads:
+            weight = unpermuted(weight, heads[part])
+        state[hugging_face_name(tensor.name)] = torch.from_numpy(weight.copy())
+    if config.tie_word_embeddings:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def write_tiny(folder: Path, config: dict[str, Any]) -> None:
+    """A random checkpoint with weights large enough that every part of the model matters."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**config))
     with torch.no_grad():
-        logits = model(torch.tensor([json.loads(Path(ids).read_text())])).logits[0]
-    np.save(out, logits.numpy())
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.8, 1.2)
+            else:
+                parameter.normal_(0, 2.0 / parameter.shape[1] ** 0.5)
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+@torch.inference_mode()
+def logits(model: LlamaForCausalLM, ids: np.ndarray) -> np.ndarray:
+    return model.float().eval()(torch.from_numpy(ids)[None]).logits[0].numpy()
+
+
+def main(kind: str, model: str, *rest: str) -> None:
+    if kind == "tiny":
+        write_tiny(Path(model), json.loads(Path(rest[0]).read_text()))
+        return
+    loaded = from_gguf(Path(model)) if kind == "gguf" else LlamaForCausalLM.from_pretrained(model)
+    np.save(rest[1], logits(loaded, np.load(rest[0])))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
