@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from edgeai.cli.output import JsonFlag, emit, progress_display, say
+from edgeai.errors import EdgeaiError
 
 
 def build(
@@ -19,8 +22,7 @@ def build(
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
-    from dataclasses import asdict
-
+    _require_build_half()
     from edgeai.build.pipeline import build_package
     from edgeai.config import cache_dir, home_dir
 
@@ -37,3 +39,9 @@ def build(
     beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
     say(f"  {quality.mean_kl:.2g} nats per token from its source, {beside}")
     typer.echo(report.package)
+
+
+def _require_build_half() -> None:
+    """The base install is the device half. Raises `EdgeaiError` where the other is missing."""
+    if find_spec("onnx") is None:
+        raise EdgeaiError("this install only runs models, it cannot build them", "pip install 'edgeai[build]'")

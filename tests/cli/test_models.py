@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+import pytest
 
 from edgeai.package import Package, Store
 from tests.cli.conftest import Cli
@@ -38,6 +41,13 @@ def test_a_truncated_file_is_refused_and_nothing_is_written(cli: Cli, home: Path
     assert result.code == 1
     assert result.document["error"]["type"] == "SourceError"
     assert list(home.rglob("*")) == []
+
+
+def test_an_install_without_the_build_half_says_so(cli: Cli, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = cli("build", tiny_gguf, "--json")
+    assert result.code == 1
+    assert result.document["error"]["hint"] == "pip install 'edgeai[build]'"
 
 
 def test_bits_are_4_or_8(cli: Cli, tiny_gguf: Path) -> None:
