@@ -1,4 +1,4 @@
-"""Builds a package in a process of its own and prints its peak anonymous memory: conversion, then all of it."""
+"""Builds a package in a process of its own and prints its peak anonymous memory, in bytes: conversion, and all."""
 
 from __future__ import annotations
 
