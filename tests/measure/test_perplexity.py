@@ -109,13 +109,13 @@ def test_the_real_package_is_as_good_as_float32(smollm_package: Package, smollm_
     """What the package was made for: the transcoded model within 1 % of the dequantized float32 weights."""
     settings = EngineSettings(max_rows=1, max_context=CONTEXT)
     with Model.load(smollm_package, settings) as model:
-        ids = model.encode_text(TEXT[:4800])
-        result = perplexity(model, TEXT[:4800], context=CONTEXT)
+        ids = model.encode_text(TEXT[:3600])
+        result = perplexity(model, TEXT[:3600], context=CONTEXT)
     losses = [
         loss
         for start in range(0, len(ids) - CONTEXT + 1, CONTEXT)
         for loss in plain_losses(smollm_source, ids[start : start + CONTEXT])
     ]
-    assert result.tokens == len(losses) > 500
+    assert result.tokens == len(losses) > 350
     assert result.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=0.01)
     assert 5 < result.perplexity < 40  # a model that understands English prose
