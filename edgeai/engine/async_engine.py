@@ -62,6 +62,8 @@ class AsyncEngine:
         request_id = f"{client}/{next(self._numbers)}"
         stream = _Stream(asyncio.get_running_loop())
         self._commands.put(lambda: self._add(request_id, stream, prompt, params))
+        if not self._thread.is_alive():
+            raise Overloaded("the engine was shut down", "try again later")
         try:
             while True:
                 event = await stream.events.get()
@@ -82,6 +84,7 @@ class AsyncEngine:
         self._closing = True
         self._commands.put(lambda: None)  # wakes the owner
         await asyncio.to_thread(self._thread.join)
+        self._end()  # once more, for requests that came while the owner was leaving
 
     def _own(self) -> None:
         """The owner's loop: obey commands, compute a step, deliver; sleep when there is nothing to do."""
@@ -94,6 +97,9 @@ class AsyncEngine:
                 self._fail_all(error)
             else:
                 self._deliver(outputs)
+        self._end()
+
+    def _end(self) -> None:
         self._obey(wait=False)
         self._fail_all(Overloaded("the engine was shut down", "try again later"))
 

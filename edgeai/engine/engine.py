@@ -47,8 +47,10 @@ class Engine:
         check_prompt(prompt, self.shape.vocab_size, self.context_length)
 
     def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams) -> None:
-        """Queue a request. Raises as `check` does, and `Overloaded` when the queue is full."""
+        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full, ValueError for an id in use."""
         self.check(prompt, params)
+        if request_id in self._sequences:
+            raise ValueError(f"request {request_id!r} is running already")
         if len(self.scheduler.waiting) >= self.settings.max_queue:
             raise Overloaded(f"{len(self.scheduler.waiting)} requests are waiting already", "try again soon")
         sequence = Sequence.start(request_id, prompt, params)

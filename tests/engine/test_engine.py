@@ -196,3 +196,13 @@ def test_scored_positions_equal_single_steps(engine: Engine) -> None:
     for position, token in enumerate(PROMPT):
         row = engine.runner.decode([token], [position])[0]
         assert np.abs(row - every[position]).max() < 1e-3
+
+
+def test_an_id_in_use_is_refused(engine: Engine) -> None:
+    """Two requests under one id would get each other's tokens."""
+    engine.add("same", [5, 6], SamplingParams(max_tokens=2))
+    with pytest.raises(ValueError, match="'same' is running already"):
+        engine.add("same", [7], SamplingParams(max_tokens=2))
+    while engine.has_work:
+        engine.step()
+    engine.add("same", [7], SamplingParams(max_tokens=2))
