@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import psutil
 
+from edgeai.device.profile import read_memory
 from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
@@ -203,7 +204,8 @@ def model_shape(manifest: Manifest) -> ModelShape:
 
 
 def default_settings(manifest: Manifest, **overrides: Any) -> EngineSettings:
-    """Settings for this machine: its physical cores, and a KV budget of a third of the memory that is free now.
+    """Settings for this machine: its physical cores, and a KV budget of a third of the memory that is free now,
+    within the limit of its control group.
 
     `overrides` are fields of `EngineSettings`; those that are None are left to the default. The budget never exceeds
     what `max_rows` sequences of full length can use.
@@ -214,5 +216,5 @@ def default_settings(manifest: Manifest, **overrides: Any) -> EngineSettings:
         shape = model_shape(manifest)
         rows = EngineSettings(**chosen).max_rows
         useful = 2 * rows * shape.token_bytes * shape.context_length  # rows and prefix cache
-        chosen["kv_budget_bytes"] = min(useful, psutil.virtual_memory().available // 3)
+        chosen["kv_budget_bytes"] = min(useful, read_memory().available // 3)
     return EngineSettings(**chosen)

@@ -83,7 +83,7 @@ def test_several_event_loops_share_an_engine(run) -> None:
         answers = await asyncio.gather(*(asyncio.to_thread(elsewhere) for _ in range(3)))
         assert answers == [expected] * 3
 
-    run(scenario)
+    run(scenario, max_queue=64)
 
 
 def test_closing_a_generator_frees_its_slot(run) -> None:
