@@ -81,6 +81,11 @@ class _LoadedModel:
             self.template = ChatTemplate(source, manifest.tokens.special_tokens)
         self._engine = Engine(package.graph, model_shape(manifest), settings or default_settings(manifest))
 
+    @classmethod
+    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
+        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
+        return cls(package, settings)
+
     @property
     def name(self) -> str:
         return self.package.name
@@ -120,11 +125,6 @@ class _LoadedModel:
 
 class Model(_LoadedModel):
     """Answers one request at a time, in the calling thread."""
-
-    @classmethod
-    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
-        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
-        return cls(package, settings)
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +167,6 @@ class AsyncModel(_LoadedModel):
     def __init__(self, package: Package, settings: EngineSettings | None) -> None:
         super().__init__(package, settings)
         self.engine = AsyncEngine(self._engine)
-
-    @classmethod
-    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
-        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
-        return cls(package, settings)
 
     async def stream(
         self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = (), *, client: str = ""
