@@ -1,0 +1,161 @@
+"""Exports a decoder through optimum, and computes transformers' own logits to compare the export with.
+
+The graph takes input_ids, attention_mask, position_ids (of most families) and past_key_values.N.key/value, and gives
+logits and present.N.key/value, past and new positions concatenated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optimum.exporters.onnx import main_export
+from optimum.exporters.tasks import TasksManager
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+
+from edgeai.errors import SourceError, UnsupportedModel
+
+TASK = "text-generation-with-past"
+NAMED = {"bos_token", "eos_token", "unk_token", "pad_token"}  # what chat templates may ask for
+DEFAULT_CONTEXT = 2048  # tokens, where a configuration sets no limit (ALiBi)
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}  # traced at one length, and wrong beyond the original context
+
+
+def export(folder: str, out: str, text: str, tokens: int) -> dict[str, Any]:
+    """Write into `out`: model.onnx as optimum makes it, tokenizer.json, and logits.npy of the first `tokens` of `text`.
+
+    Raises `UnsupportedModel` for what optimum or transformers do not know, `SourceError` for damaged checkpoints.
+    """
+    config = _config(folder)
+    tokenizer = _tokenizer(folder)
+    context = context_length(config)
+    special = _special_ids(folder, config, tokenizer)
+    lead = [special["bos"]] if special["add_bos"] else []
+    ids = (lead + tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)[: min(tokens, context)]
+    parameters = _reference_logits(folder, ids, Path(out, "logits.npy"))
+    _export(folder, out)
+    Path(out, "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    return {
+        "model_type": config.model_type,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_heads": config.num_attention_heads,
+        "context_length": context,
+        "parameters": parameters,
+        "ids": ids,
+        "chat_template": tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name in NAMED},
+        **special,
+    }
+
+
+def _config(folder: str) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise UnsupportedModel(*_why(folder, error)) from error
+    known = config.model_type in TasksManager._SUPPORTED_MODEL_TYPE
+    tasks = TasksManager.get_supported_tasks_for_model_type(config.model_type, "onnx", library_name="transformers")
+    if not known or TASK not in tasks:
+        raise UnsupportedModel(
+            f"optimum does not export {config.model_type!r} for text generation",
+            "convert the model to one of the architectures that edgeai builds itself",
+        )
+    return config
+
+
+def _why(folder: str, error: Exception) -> tuple[str, str]:
+    """Message and hint for a configuration that transformers does not load."""
+    declared: Mapping[str, Any] = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    kind = declared.get("model_type")
+    if "auto_map" in declared:
+        return (
+            f"{kind!r} needs code that comes with the checkpoint, which edgeai does not run",
+            "use a model that transformers knows by itself",
+        )
+    return f"transformers does not load {kind!r}: {error}", "check config.json"
+
+
+def _tokenizer(folder: str) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise SourceError(f"the tokenizer cannot be loaded: {error}", "the folder needs a tokenizer.json") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UnsupportedModel(f"{type(tokenizer).__name__} has no tokenizer.json", "use a checkpoint with one")
+    return tokenizer
+
+
+def _special_ids(folder: str, config: Any, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Ids that end a reply, the BOS id, and whether the tokenizer puts it in front by itself."""
+    ends = {tokenizer.eos_token_id}
+    for declared in (_generation_config(folder), config):
+        value = getattr(declared, "eos_token_id", None)
+        ends |= set(value) if isinstance(value, list | tuple) else {value}
+    bos = tokenizer.bos_token_id
+    first = tokenizer("a").input_ids[:1]
+    return {"eos": sorted(ends - {None}), "bos": bos, "add_bos": bos is not None and first == [bos]}
+
+
+def _generation_config(folder: str) -> GenerationConfig | None:
+    present = Path(folder, "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(folder, local_files_only=True) if present else None
+
+
+def context_length(config: Any) -> int:
+    """Positions that an export is right for: at other lengths some parts of a model would need another trace.
+
+    Sliding windows are exported as plain attention, so the context ends with the window.
+    """
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "seq_length")]
+    known: list[int] = [limit for limit in limits if isinstance(limit, int)]
+    rope = getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) in LENGTH_DEPENDENT_ROPE:
+        original = getattr(config, "original_max_position_embeddings", None) or DEFAULT_CONTEXT
+        known.append(int(rope.get("original_max_position_embeddings") or original))
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True):
+        known.append(int(window))
+    return min(known, default=DEFAULT_CONTEXT)
+
+
+def _reference_logits(folder: str, ids: list[int], path: Path) -> int:
+    """Save transformers' float32 logits [tokens, vocab_size]; returns the number of parameters."""
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SourceError(f"transformers cannot load the weights: {error}", "get the checkpoint again") from error
+    absent = sorted(loading["missing_keys"])
+    if absent:  # transformers would fill them with random numbers
+        raise SourceError(f"the checkpoint has no {', '.join(absent[:3])}", "get the checkpoint again")
+    with torch.inference_mode():
+        logits = model.eval()(torch.tensor([ids])).logits[0].float().numpy()
+    if not np.isfinite(logits).all():
+        raise SourceError("the model's logits are not finite: its weights are damaged", "get the checkpoint again")
+    np.save(path, logits)
+    return int(model.num_parameters())
+
+
+def _export(folder: str, out: str) -> None:
+    main_export(
+        folder,
+        out,
+        task=TASK,
+        framework="pt",
+        library_name="transformers",
+        local_files_only=True,
+        trust_remote_code=False,
+        do_validation=False,  # the build compares with logits of its own, at many lengths
+    )
