@@ -5,6 +5,7 @@ A tied table is stored once. Both operators read the same bytes of the weights f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ class Embedding:
     codes: str  # initializer of the codes, or of the float values
     scales: str = ""
     offsets: str | None = None  # m' [vocab_size, blocks] of an affine grid
+    zero_points: Sequence[str] = ()  # initializer of the blocks' own zero points, where they have such
 
     def lookup(self, ids: str) -> str:
         """Rows of the table for ids [rows, new] → [rows, new, hidden_size]."""
@@ -33,7 +35,7 @@ class Embedding:
             return self.linear.float32(graph.op("Gather", [self.codes, ids], axis=0), self.table.values)
         rows = graph.op(
             "GatherBlockQuantized",
-            [self.codes, ids, self.scales],
+            [self.codes, ids, self.scales, *self.zero_points],
             domain=MICROSOFT,
             bits=self.table.bits,
             block_size=self.table.block_size,
@@ -52,7 +54,7 @@ class Embedding:
         packed = pack_codes(self.table.codes[:1], self.table.bits, self.table.block_size).shape
         shape = (self.table.codes.shape[0], *packed[1:])
         codes = graph.alias(f"{NAME}.head_codes", self.codes, np.dtype(np.uint8), shape)
-        return self.linear.product(x, codes, self.scales, self.offsets, self.table)
+        return self.linear.product(x, [codes, self.scales, *self.zero_points], self.offsets, self.table)
 
     def _shifted(self, rows: str, ids: str, offsets: str, table: BlockTensor) -> str:
         graph = self.linear.graph
@@ -73,4 +75,5 @@ def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding:
     packed = pack_codes(table.codes, table.bits, table.block_size)
     codes = graph.weight(f"{NAME}.codes", packed.reshape(packed.shape[0], -1))
     scales = linear.float32(graph.weight(f"{NAME}.scales", table.scales), table.scales)
-    return Embedding(linear, table, codes, scales, linear.offsets(NAME, table, scales))
+    offsets = linear.offsets(NAME, table, scales)
+    return Embedding(linear, table, codes, scales, offsets, linear.zero_points(NAME, table))

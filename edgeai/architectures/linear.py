@@ -1,8 +1,8 @@
 """Matrix products and embeddings over weights as they are stored: float, or on a 4- or 8-bit grid.
 
 A quantized matrix becomes MatMulNBits with int8 activations (accuracy level 4, the only fast one). Its grid is
-symmetric, ``w = s * (q - z)`` with z = 8 or 128. An affine block, ``w = s * (q - z) + m``, is the same product plus
-one rank-one term a block:
+symmetric, ``w = s * (q - z)`` with z = 8 or 128, or has an integer z for each block (GPTQ, AWQ), which the operator
+takes at no cost. An affine block, ``w = s * (q - z) + m``, is the same product plus one rank-one term a block:
 
     y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
 
@@ -34,14 +34,15 @@ class Grid:
 
     bits: int
     block_size: int
-    zero_point: int
+    zero_point: int | None  # None where each block has its own
     affine: bool
 
 
 def grid_of(tensor: Tensor) -> Grid | None:
     if isinstance(tensor, FloatTensor):
         return None
-    return Grid(tensor.bits, tensor.block_size, tensor.zero_point, tensor.minimums is not None)
+    zero_point = tensor.zero_point if tensor.zero_points is None else None
+    return Grid(tensor.bits, tensor.block_size, zero_point, tensor.minimums is not None)
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -54,6 +55,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
         return FloatTensor(np.concatenate([t.values for t in tensors if isinstance(t, FloatTensor)]))
     blocks = [tensor for tensor in tensors if isinstance(tensor, BlockTensor)]
     minimums = [tensor.minimums for tensor in blocks if tensor.minimums is not None]
+    zero_points = [tensor.zero_points for tensor in blocks if tensor.zero_points is not None]
     first = blocks[0]
     return BlockTensor(
         first.bits,
@@ -62,6 +64,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
         np.concatenate([tensor.codes for tensor in blocks]),
         np.concatenate([tensor.scales for tensor in blocks]),
         np.concatenate(minimums) if minimums else None,
+        np.concatenate(zero_points) if zero_points else None,
     )
 
 
@@ -72,7 +75,7 @@ def centred(tensor: BlockTensor) -> BlockTensor:
     rounding of int8 activations grows with the distance of the codes from the zero point.
     """
     shift = SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
-    if tensor.minimums is not None or not shift or not tensor.codes.size:
+    if tensor.minimums is not None or tensor.zero_points is not None or not shift or not tensor.codes.size:
         return tensor
     if int(tensor.codes.min()) + shift < 0 or int(tensor.codes.max()) + shift >= 1 << tensor.bits:
         return tensor
@@ -87,6 +90,14 @@ def pack_codes(codes: NDArray[np.uint8], bits: int, block_size: int) -> NDArray[
     if bits == 8:
         return blocks
     return (blocks[..., 0::2] | (blocks[..., 1::2] << 4)).astype(np.uint8)
+
+
+def pack_zero_points(zero_points: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Zero points [rows, blocks] as MatMulNBits has them: [rows, bytes], low nibble first, each row to a whole byte."""
+    if bits == 8:
+        return zero_points
+    even = np.pad(zero_points, ((0, 0), (0, zero_points.shape[1] % 2)))
+    return (even[:, 0::2] | (even[:, 1::2] << 4)).astype(np.uint8)
 
 
 class LinearBuilder:
@@ -105,22 +116,26 @@ class LinearBuilder:
         tensor = centred(tensor)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
         scales = self.float32(self.graph.weight(f"{name}.scales", tensor.scales), tensor.scales)
-        return self.product(x, codes, scales, self.offsets(name, tensor, scales), tensor)
+        inputs = [codes, scales, *self.zero_points(name, tensor)]
+        return self.product(x, inputs, self.offsets(name, tensor, scales), tensor)
 
-    def product(self, x: str, codes: str, scales: str, offsets: str | None, tensor: BlockTensor) -> str:
-        """Multiply x with a quantized matrix whose initializers are already there; `offsets` is m' [rows, blocks]."""
-        y = self._symmetric(x, codes, scales, tensor)
+    def product(self, x: str, inputs: Sequence[str], offsets: str | None, tensor: BlockTensor) -> str:
+        """Multiply x with a quantized matrix whose initializers are already there.
+
+        `inputs` are codes, scales and zero points where there are some; `offsets` is m' [rows, blocks].
+        """
+        y = self._product(x, inputs, tensor)
         if offsets is None:
             return y
         graph = self.graph
         by_block = graph.op("Transpose", [offsets], perm=[1, 0])
         return graph.op("Add", [y, graph.op("MatMul", [self._block_sums(x, tensor), by_block])])
 
-    def _symmetric(self, x: str, codes: str, scales: str, tensor: BlockTensor) -> str:
+    def _product(self, x: str, inputs: Sequence[str], tensor: BlockTensor) -> str:
         rows, cols = tensor.codes.shape
         return self.graph.op(
             "MatMulNBits",
-            [x, codes, scales],
+            [x, *inputs],
             domain=MICROSOFT,
             N=rows,
             K=cols,
@@ -133,9 +148,15 @@ class LinearBuilder:
         """A float initializer as float32; the cast is folded at load."""
         return name if values.dtype == np.float32 else self.graph.op("Cast", [name], to=TensorProto.FLOAT)
 
+    def zero_points(self, name: str, tensor: BlockTensor) -> list[str]:
+        """The initializer of a grid's own zero points, if it has such. Never as floats: that is a slow path."""
+        if tensor.zero_points is None:
+            return []
+        return [self.graph.weight(f"{name}.zero_points", pack_zero_points(tensor.zero_points, tensor.bits))]
+
     def offsets(self, name: str, tensor: BlockTensor, scales: str) -> str | None:
         """Offsets m' [rows, blocks] of an affine grid, from its float32 `scales`; None where it is zero throughout."""
-        shift = SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
+        shift = 0 if tensor.zero_points is not None else SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
         if tensor.minimums is None and shift == 0:
             return None
         graph = self.graph

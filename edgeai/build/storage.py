@@ -52,8 +52,9 @@ class StoredTensors:
 
 
 def stored_bits(tensor: Tensor) -> float:
-    """Bits that a tensor takes in the weights file, codes with their scales and minimums."""
+    """Bits that a tensor takes in the weights file, codes with their scales, minimums and zero points."""
     if not isinstance(tensor, BlockTensor):
         return tensor.values.nbytes * 8
     extra = tensor.scales.nbytes + (0 if tensor.minimums is None else tensor.minimums.nbytes)
-    return tensor.codes.size * tensor.bits + extra * 8
+    points = 0 if tensor.zero_points is None else tensor.zero_points.size * tensor.bits
+    return tensor.codes.size * tensor.bits + points + extra * 8

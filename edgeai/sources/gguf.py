@@ -151,11 +151,8 @@ def _is_layer(number: str, count: int) -> bool:
 
 
 def _take_rows(tensor: Tensor, order: NDArray[np.intp]) -> Tensor:
-    """Rows in another order. Blocks lie along columns, so codes, scales and minimums move with their rows."""
-    if isinstance(tensor, FloatTensor):
-        return FloatTensor(tensor.values[order])
-    minimums = None if tensor.minimums is None else tensor.minimums[order]
-    return replace(tensor, codes=tensor.codes[order], scales=tensor.scales[order], minimums=minimums)
+    """Rows in another order. Blocks lie along columns, so all that belongs to them moves with their rows."""
+    return FloatTensor(tensor.values[order]) if isinstance(tensor, FloatTensor) else tensor.take(order)
 
 
 def _check_finite(tensor: Tensor, raw: RawTensor, file_name: str) -> None:

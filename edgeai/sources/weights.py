@@ -47,6 +47,7 @@ class BlockTensor:
     """A matrix [rows, cols] that lies on a grid of `bits` bits, one scale per `block_size` values of a row.
 
     The value at [r, c] is ``scales[r, b] * (codes[r, c] - zero_point) + minimums[r, b]`` with b = c // block_size.
+    Where a grid has a zero point for each block, `zero_points` stands in the place of `zero_point`.
     """
 
     bits: int
@@ -55,11 +56,12 @@ class BlockTensor:
     codes: NDArray[np.uint8]  # [rows, cols], one code per byte
     scales: NDArray[np.floating[Any]]  # [rows, cols // block_size], float16 where the format stores that
     minimums: NDArray[np.floating[Any]] | None = None  # like scales; None for a symmetric grid
+    zero_points: NDArray[np.uint8] | None = None  # like scales, one code each; None where `zero_point` holds for all
 
     def dequantize(self) -> NDArray[np.float32]:
         rows, cols = self.codes.shape
         blocks = self.codes.reshape(rows, cols // self.block_size, self.block_size).astype(np.float32)
-        blocks -= np.float32(self.zero_point)
+        blocks -= np.float32(self.zero_point) if self.zero_points is None else self.zero_points[..., None]
         blocks *= self.scales.astype(np.float32)[..., None]
         if self.minimums is not None:
             blocks += self.minimums.astype(np.float32)[..., None]
@@ -71,8 +73,17 @@ class BlockTensor:
 
     def rows(self, start: int, stop: int) -> BlockTensor:
         """A slice of the rows, cut to what is there."""
-        minimums = None if self.minimums is None else self.minimums[start:stop]
-        return replace(self, codes=self.codes[start:stop], scales=self.scales[start:stop], minimums=minimums)
+        return self.take(slice(start, stop))
+
+    def take(self, rows: slice | NDArray[np.intp]) -> BlockTensor:
+        """The rows that a slice or an array of row numbers names, in its order."""
+        return replace(
+            self,
+            codes=self.codes[rows],
+            scales=self.scales[rows],
+            minimums=None if self.minimums is None else self.minimums[rows],
+            zero_points=None if self.zero_points is None else self.zero_points[rows],
+        )
 
 
 Tensor = FloatTensor | BlockTensor

@@ -92,6 +92,13 @@ GRIDS: dict[str, tuple[int, int, int, bool, type]] = {
     "6 bits in 8": (8, 16, 32, False, np.float32),
     "4-bit blocks of 64": (4, 64, 5, True, np.float32),
 }
+OWN_ZEROS = "own zeros"  # each block has a zero point of its own, as in GPTQ and AWQ checkpoints
+GRIDS |= {
+    f"4-bit {OWN_ZEROS}": (4, 32, 8, False, np.float16),
+    f"4-bit blocks of 64, {OWN_ZEROS}": (4, 64, 8, False, np.float16),
+    f"8-bit {OWN_ZEROS}": (8, 32, 128, False, np.float16),
+    f"4-bit {OWN_ZEROS} and minimums": (4, 16, 8, True, np.float32),
+}
 FORMS = ["float32", "float16", *GRIDS]
 
 
@@ -107,4 +114,6 @@ def stored(form: str, shape: tuple[int, int], seed: int = 0, *, spread: float | 
     scales = rng.uniform(0.5, 1.5, blocks) * deviation / codes.std()
     middle = codes.mean() - zero
     minimums = (-middle * scales * rng.uniform(0.9, 1.1, blocks)).astype(dtype) if affine else None
-    return BlockTensor(bits, block, zero, codes, scales.astype(dtype), minimums)
+    largest = 2**bits - 1
+    zeros = rng.integers(largest // 3, largest * 2 // 3 + 2, blocks, dtype=np.uint8) if OWN_ZEROS in form else None
+    return BlockTensor(bits, block, zero, codes, scales.astype(dtype), minimums, zeros)
