@@ -74,6 +74,6 @@ def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding:
     table = centred(table)
     packed = pack_codes(table.codes, table.bits, table.block_size)
     codes = graph.weight(f"{NAME}.codes", packed.reshape(packed.shape[0], -1))
-    scales = linear.float32(graph.weight(f"{NAME}.scales", table.scales), table.scales)
+    scales = linear.scales(NAME, table)
     offsets = linear.offsets(NAME, table, scales)
     return Embedding(linear, table, codes, scales, offsets, linear.zero_points(NAME, table))

@@ -7,7 +7,8 @@ takes at no cost. An affine block, ``w = s * (q - z) + m``, is the same product 
     y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
 
 which keeps every weight of GGUF's Q4_1 exactly. Scales and minimums stay float16 in the file where the source has
-them so; the casts and m' are constants that onnxruntime folds when it loads the graph.
+them so, or integers with a float16 step (`SuperScales`); the casts, products and m' are constants that onnxruntime
+folds when it loads the graph.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from onnx import TensorProto
 
 from edgeai.architectures.graph import MICROSOFT, GraphBuilder
 from edgeai.errors import UnsupportedModel
-from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
+from edgeai.sources.weights import BlockTensor, FloatTensor, SuperScales, Tensor
 
 SYMMETRIC_ZERO = {4: 8, 8: 128}
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
@@ -65,6 +66,18 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
         np.concatenate([tensor.scales for tensor in blocks]),
         np.concatenate(minimums) if minimums else None,
         np.concatenate(zero_points) if zero_points else None,
+        _stack_super([tensor.super_scales for tensor in blocks]),
+        _stack_super([tensor.super_minimums for tensor in blocks]),
+    )
+
+
+def _stack_super(parts: Sequence[SuperScales | None]) -> SuperScales | None:
+    """The small form of scales, where all parts have it: it is never needed, only shorter."""
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts):
+        return None
+    return SuperScales(
+        np.concatenate([part.steps for part in whole]), np.concatenate([part.multiples for part in whole])
     )
 
 
@@ -115,7 +128,7 @@ class LinearBuilder:
         self.check(name, tensor)
         tensor = centred(tensor)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
-        scales = self.float32(self.graph.weight(f"{name}.scales", tensor.scales), tensor.scales)
+        scales = self.scales(name, tensor)
         inputs = [codes, scales, *self.zero_points(name, tensor)]
         return self.product(x, inputs, self.offsets(name, tensor, scales), tensor)
 
@@ -148,6 +161,21 @@ class LinearBuilder:
         """A float initializer as float32; the cast is folded at load."""
         return name if values.dtype == np.float32 else self.graph.op("Cast", [name], to=TensorProto.FLOAT)
 
+    def scales(self, name: str, tensor: BlockTensor) -> str:
+        """The scales of a grid as float32 [rows, blocks], stored as they come from the source."""
+        return self._stored(f"{name}.scales", tensor.scales, tensor.super_scales)
+
+    def _stored(self, name: str, values: NDArray[np.floating[Any]], small: SuperScales | None) -> str:
+        """A float initializer, or the one product that gives it; products of constants are folded at load."""
+        graph = self.graph
+        if small is None:
+            return self.float32(graph.weight(name, values), values)
+        rows, supers = small.steps.shape
+        steps = graph.weight(f"{name}.steps", small.steps[..., None])
+        multiples = graph.weight(f"{name}.multiples", small.multiples.reshape(rows, supers, -1))
+        factors = [graph.op("Cast", [factor], to=TensorProto.FLOAT) for factor in (multiples, steps)]
+        return graph.op("Reshape", [graph.op("Mul", factors), graph.constant(np.array(small.multiples.shape))])
+
     def zero_points(self, name: str, tensor: BlockTensor) -> list[str]:
         """The initializer of a grid's own zero points, if it has such. Never as floats: that is a slow path."""
         if tensor.zero_points is None:
@@ -163,7 +191,7 @@ class LinearBuilder:
         offsets = graph.op("Mul", [scales, graph.constant(np.array(shift, np.float32))])
         if tensor.minimums is None:
             return offsets
-        minimums = self.float32(graph.weight(f"{name}.minimums", tensor.minimums), tensor.minimums)
+        minimums = self._stored(f"{name}.minimums", tensor.minimums, tensor.super_minimums)
         return graph.op("Add", [minimums, offsets])
 
     def _block_sums(self, x: str, tensor: BlockTensor) -> str:

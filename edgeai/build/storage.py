@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeai.build.quantize import quantize
 from edgeai.package.manifest import Quantization
 from edgeai.progress import Progress
-from edgeai.sources.weights import BlockTensor, Tensor, WeightSource
+from edgeai.sources.weights import BlockTensor, SuperScales, Tensor, WeightSource
 
 
 class StoredTensors:
@@ -55,6 +59,11 @@ def stored_bits(tensor: Tensor) -> float:
     """Bits that a tensor takes in the weights file, codes with their scales, minimums and zero points."""
     if not isinstance(tensor, BlockTensor):
         return tensor.values.nbytes * 8
-    extra = tensor.scales.nbytes + (0 if tensor.minimums is None else tensor.minimums.nbytes)
     points = 0 if tensor.zero_points is None else tensor.zero_points.size * tensor.bits
-    return tensor.codes.size * tensor.bits + points + extra * 8
+    scales = _float_bits(tensor.scales, tensor.super_scales)
+    minimums = 0 if tensor.minimums is None else _float_bits(tensor.minimums, tensor.super_minimums)
+    return tensor.codes.size * tensor.bits + points + scales + minimums
+
+
+def _float_bits(values: NDArray[np.floating[Any]], small: SuperScales | None) -> int:
+    return 8 * (values.nbytes if small is None else small.steps.nbytes + small.multiples.nbytes)

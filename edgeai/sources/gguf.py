@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.gguf_architectures import TensorRule
-from edgeai.sources.gguf_blocks import DECODERS
+from edgeai.sources.gguf_blocks import DECODERS, FLOATS
 from edgeai.sources.gguf_config import INCOMPLETE, ROPE_FREQUENCIES, describe, dimensions
 from edgeai.sources.gguf_format import DAMAGED, GGUFFile, RawTensor
 from edgeai.sources.gguf_tokenizer import read_tokenizer
@@ -106,7 +106,7 @@ class GGUFSource:
             raise UnsupportedModel(f"{where} is of type {raw.encoding}, which is not supported", f"supported: {known}")
         if raw.shape != expected:
             raise SourceError(f"{where} has shape {raw.shape}; the configuration says {expected}", INCOMPLETE)
-        if len(raw.shape) != 2 and raw.encoding.startswith("Q"):
+        if len(raw.shape) != 2 and raw.encoding not in FLOATS:
             raise UnsupportedModel(f"{where} is a quantized vector", "only matrices may be quantized")
 
     def _require_all(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx
 
 from edgeai.architectures.registry import reference_logits, write_graph
 from edgeai.onnx_session import OnnxSession
-from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
+from edgeai.sources.weights import BlockTensor, FloatTensor, SuperScales, Tensor
 from tests.fixtures.tiny import TinySource
 
 FLOAT_COMPUTE = 0  # accuracy_level of MatMulNBits: activations stay float32
@@ -99,6 +100,12 @@ GRIDS |= {
     f"8-bit {OWN_ZEROS}": (8, 32, 128, False, np.float16),
     f"4-bit {OWN_ZEROS} and minimums": (4, 16, 8, True, np.float32),
 }
+SUPER = "super-blocks"  # scales are integers times a step for each 64 values, as in GGUF's K types
+GRIDS |= {
+    f"4-bit {SUPER}": (4, 16, 8, False, np.float32),
+    f"4-bit {SUPER} and minimums": (4, 32, 0, True, np.float32),
+    f"8-bit {SUPER}": (8, 16, 128, False, np.float32),
+}
 FORMS = ["float32", "float16", *GRIDS]
 
 
@@ -116,4 +123,28 @@ def stored(form: str, shape: tuple[int, int], seed: int = 0, *, spread: float | 
     minimums = (-middle * scales * rng.uniform(0.9, 1.1, blocks)).astype(dtype) if affine else None
     largest = 2**bits - 1
     zeros = rng.integers(largest // 3, largest * 2 // 3 + 2, blocks, dtype=np.uint8) if OWN_ZEROS in form else None
+    if SUPER in form:
+        return _in_super_blocks(BlockTensor(bits, block, zero, codes, scales.astype(dtype), minimums))
     return BlockTensor(bits, block, zero, codes, scales.astype(dtype), minimums, zeros)
+
+
+def _in_super_blocks(tensor: BlockTensor) -> BlockTensor:
+    """The tensor with scales and minimums rounded to integers times a step."""
+    scales = _super_scales(tensor.scales, 64 // tensor.block_size)
+    if tensor.minimums is None:
+        return replace(tensor, scales=scales.values(), super_scales=scales)
+    minimums = _super_scales(tensor.minimums, 64 // tensor.block_size)
+    return replace(
+        tensor,
+        scales=scales.values(),
+        minimums=minimums.values(),
+        super_scales=scales,
+        super_minimums=minimums,
+    )
+
+
+def _super_scales(values: np.ndarray[Any, Any], size: int) -> SuperScales:
+    grouped = values.reshape(len(values), -1, size)
+    steps = (np.abs(grouped).max(axis=-1) / 63).astype(np.float16)
+    multiples = np.rint(grouped / steps[..., None]).astype(np.int8)
+    return SuperScales(steps, multiples.reshape(values.shape))

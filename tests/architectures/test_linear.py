@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +143,20 @@ def test_block_sums_are_shared(tmp_path: Path) -> None:
 
     nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
     assert [node.op_type for node in nodes].count("ReduceSum") == 2  # of x and of y
+
+
+def test_small_scales_take_few_bytes_and_are_folded(tmp_path: Path) -> None:
+    """On disk one byte for each block; once loaded, nothing but the operator and its constants."""
+    tensor = stored("4-bit super-blocks and minimums", (64, 256))
+    with GraphBuilder(tmp_path / "weights.bin") as graph:
+        x = graph.input("x", onnx.TensorProto.FLOAT, [1, "new", 256])
+        graph.output(LinearBuilder(graph).matmul(x, "w", tensor), onnx.TensorProto.FLOAT, [1, "new", 64])
+        graph.save(tmp_path / "model.onnx", name="test")
+    assert (tmp_path / "weights.bin").stat().st_size == 64 * 256 // 2 + 2 * (64 * 8 + 64 * 4 * 2)
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert kinds == {"MatMulNBits": 1, "Reshape": 1, "ReduceSum": 1, "MatMul": 1, "Add": 1}

@@ -21,6 +21,7 @@ from edgeai.engine.config import EngineSettings
 from edgeai.errors import NotFound, SourceError, UnsupportedModel, ValidationFailed
 from edgeai.model import Model
 from edgeai.package.package import Package
+from edgeai.sources.gguf_blocks import DECODERS, FLOATS
 from tests.fixtures.gguf_files import GGUF, random_blocks, tiny_llama
 
 Write = Callable[[GGUF], Path]
@@ -72,6 +73,17 @@ def test_a_package_is_published_and_verifies(tiny_gguf: Path, target: Path) -> N
     assert manifest.quantization.scheme == "source"
     assert manifest.quantization.tensor_types == {"F32": 5, "Q4_1": 14, "Q8_0": 1}
     assert str(tiny_gguf.parent) not in (target / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("encoding", sorted(DECODERS.keys() - FLOATS))
+def test_every_quantized_type_is_kept_as_it_is(encoding: str, write_gguf: Write, target: Path) -> None:
+    """Matrices and token table of one type: validation finds the graph near its source, within the rounding of int8."""
+    model = tiny_llama(encoding, hidden=256, table=encoding)
+    quality = build(write_gguf(model), target).quality
+    assert quality.mean_kl < 0.01
+    quantization = Package.open(target).manifest.quantization
+    assert (quantization.scheme, quantization.tensor_types) == ("source", {"F32": 5, encoding: 15})
+    assert Package.open(target).weights.stat().st_size * 8 < 14.5 * 10 * 256 * 256 * 2
 
 
 def test_quality_is_recorded(tiny_gguf: Path, target: Path) -> None:
