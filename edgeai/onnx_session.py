@@ -30,30 +30,31 @@ class Binding:
     """Inputs and outputs of a session fixed to numpy arrays, to be run any number of times.
 
     The arrays are used in place, so that writing to them before a run is all it takes to pass new values, and an
-    output array holds its result after the run. Arrays must be C-contiguous and keep their shape.
+    output array holds its result after the run. Arrays must be C-contiguous and keep their shape; binding a name again
+    replaces its array.
     """
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._binding = session.io_binding()
-        self._values: list[tuple[Any, Array]] = []  # keeps the memory alive for as long as it is bound
+        self._values: dict[str, tuple[Any, Array]] = {}  # keeps the memory alive for as long as it is bound
 
     def input(self, name: str, array: Array) -> None:
-        self._binding.bind_ortvalue_input(name, self._wrap(array))
+        self._binding.bind_ortvalue_input(name, self._wrap(name, array))
 
     def output(self, name: str, array: Array) -> None:
-        self._binding.bind_ortvalue_output(name, self._wrap(array))
+        self._binding.bind_ortvalue_output(name, self._wrap(name, array))
 
     def in_place(self, input_name: str, output_name: str, array: Array) -> None:
         """Bind one array as an input that the graph updates and gives back as an output."""
-        value = self._wrap(array)
+        value = self._wrap(input_name, array)
         self._binding.bind_ortvalue_input(input_name, value)
         self._binding.bind_ortvalue_output(output_name, value)
 
-    def _wrap(self, array: Array) -> Any:
+    def _wrap(self, name: str, array: Array) -> Any:
         if not array.flags.c_contiguous:
             raise ValueError("only C-contiguous arrays can be bound in place")
         value = ort.OrtValue.ortvalue_from_numpy(array)
-        self._values.append((value, array))
+        self._values[name] = (value, array)
         return value
 
 

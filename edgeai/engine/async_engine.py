@@ -128,7 +128,10 @@ class AsyncEngine:
         self._streams.clear()
 
     def _deliver(self, outputs: Sequence[tuple[str, TokenOutput]]) -> None:
-        self._send({request_id: [output] for request_id, output in outputs})
+        news: dict[str, list[Event]] = defaultdict(list)
+        for request_id, output in outputs:
+            news[request_id].append(output)
+        self._send(news)
 
     def _send(self, events: dict[str, list[Event]]) -> None:
         """Wake each event loop once for all its streams."""

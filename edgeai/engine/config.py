@@ -43,4 +43,5 @@ class EngineSettings:
     block_tokens: int = 32
     chunk_tokens: int = 256
     chunk_seconds: float = 0.2
+    draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
     scratch_bytes: int = 64 << 20  # attention scores of one chunk: heads * chunk * capacity floats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeai.engine.config import EngineSettings, ModelShape
@@ -14,10 +15,20 @@ from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, Tok
 from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.sequence import Sequence
+from edgeai.engine.speculative import DraftPlanner
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
 
 Outputs = list[tuple[str, TokenOutput]]  # request id and its new token
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A sequence that is due a token, its logits [1 + draft, vocab_size], and the draft that they verify."""
+
+    sequence: Sequence
+    logits: Logits
+    draft: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -34,8 +45,10 @@ class Engine:
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape)
+        self.drafts = DraftPlanner(self.settings.draft_tokens)
         self._sequences: dict[str, Sequence] = {}
         self._prompt_tokens = self._generated_tokens = self._hit_tokens = 0
+        self._drafted_tokens = self._accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -68,10 +81,12 @@ class Engine:
         plan = self.scheduler.schedule()
         if not plan:
             return []
-        logits = self._execute(plan)
-        chosen = [(sequence, self._sample(row, sequence)) for sequence, row in logits]
-        self.scheduler.computed(plan)
-        return [(sequence.request_id, self._update(sequence, output)) for sequence, output in chosen]
+        due = self._execute(plan)
+        chosen = [(job.sequence, self._sample(job)) for job in due]
+        self.scheduler.computed(plan, [len(outputs) for _, outputs in chosen[: len(plan.decode)]])
+        for job, (_, outputs) in zip(due, chosen, strict=True):
+            self._verified(job, len(outputs) - 1)
+        return [(seq.request_id, self._update(seq, output)) for seq, outputs in chosen for output in outputs]
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -83,15 +98,13 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
             preemptions=self.scheduler.preemptions,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
-    def _execute(self, plan: Plan) -> list[tuple[Sequence, Logits]]:
+    def _execute(self, plan: Plan) -> list[_Due]:
         """Logits of every sequence that is due a token. Two runs: a shared one would pad the decoding rows."""
-        due: list[tuple[Sequence, Logits]] = []
-        if plan.decode:
-            newest = [sequence.tokens[-1] for sequence in plan.decode]
-            rows = self.runner.decode(newest, [sequence.computed for sequence in plan.decode])
-            due.extend(zip(plan.decode, rows, strict=True))
+        due = self._decode(plan.decode) if plan.decode else []
         prefill = plan.prefill
         if prefill is not None and prefill.slot is not None:
             stop = prefill.computed + plan.chunk
@@ -99,10 +112,58 @@ class Engine:
             logits = self.runner.prefill(prefill.slot, prefill.tokens[prefill.computed : stop], prefill.computed)
             self.scheduler.measured(plan.chunk, time.perf_counter() - started)
             if stop == len(prefill.tokens):
-                due.append((prefill, logits))
+                due.append(_Due(prefill, logits[None]))
         return due
 
-    def _sample(self, logits: Logits, sequence: Sequence) -> TokenOutput:
+    def _decode(self, sequences: Tokens[Sequence]) -> list[_Due]:
+        """One run over the newest token of every row, and over drafts of the next ones where they pay."""
+        drafts = self._draft(sequences)
+        lengths = [sequence.computed for sequence in sequences]
+        started = time.perf_counter()
+        if any(drafts):
+            rows = [[sequence.tokens[-1], *draft] for sequence, draft in zip(sequences, drafts, strict=True)]
+            logits = self.runner.verify(rows, lengths)
+        else:
+            logits = [row[None] for row in self.runner.decode([sequence.tokens[-1] for sequence in sequences], lengths)]
+        positions = len(sequences) * max(len(row) for row in logits)
+        self.drafts.costs.measured(positions, time.perf_counter() - started)
+        return [_Due(*parts) for parts in zip(sequences, logits, drafts, strict=True)]
+
+    def _draft(self, sequences: Tokens[Sequence]) -> list[list[int]]:
+        if not self.drafts.most:
+            return [[] for _ in sequences]
+        rows = []
+        for sequence in sequences:
+            left = min(
+                self.drafts.most,
+                sequence.params.max_tokens - len(sequence.output) - 1,
+                self.context_length - len(sequence.tokens) - 1,
+            )
+            rows.append((sequence.tokens, sequence.drafter, left))
+        drafts = zip(sequences, self.drafts.plan(rows), strict=True)
+        return [draft[: self.scheduler.reserve_draft(sequence, len(draft))] for sequence, draft in drafts]
+
+    def _sample(self, due: _Due) -> list[TokenOutput]:
+        """The next token, and those behind it for as long as the draft is right: each as if it were sampled alone."""
+        tokens, before = due.sequence.tokens, len(due.sequence.tokens)
+        outputs: list[TokenOutput] = []
+        try:
+            for logits, drafted in zip(due.logits, [*due.draft, None], strict=True):
+                outputs.append(self._sample_one(logits, due.sequence))
+                if outputs[-1].finish_reason is not None or outputs[-1].token_id != drafted:
+                    break
+                tokens.append(drafted)
+        finally:
+            del tokens[before:]
+        return outputs
+
+    def _verified(self, due: _Due, accepted: int) -> None:
+        if due.draft:
+            due.sequence.drafter.verified(len(due.draft), accepted)
+            self._drafted_tokens += len(due.draft)
+            self._accepted_tokens += accepted
+
+    def _sample_one(self, logits: Logits, sequence: Sequence) -> TokenOutput:
         token = sample(logits, sequence)
         cached = sequence.cached_tokens
         if sequence.params.logprobs is None:

@@ -70,3 +70,5 @@ class EngineStats:
     prompt_tokens: int
     generated_tokens: int
     preemptions: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

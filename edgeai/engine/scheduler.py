@@ -8,6 +8,7 @@ which starts again later from the tokens it has.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeai.engine.config import EngineSettings, ModelShape
@@ -67,10 +68,23 @@ class Scheduler:
             chunk = min(self._chunk_limit(), len(self._prefilling.tokens) - self._prefilling.computed)
         return Plan(tuple(self._decoding), self._prefilling, chunk)
 
-    def computed(self, plan: Plan) -> None:
-        """The plan was run: its tokens have keys and values now. A prompt that is complete joins the decoding rows."""
-        for sequence in plan.decode:
-            sequence.computed += 1
+    def reserve_draft(self, sequence: Sequence, tokens: int) -> int:
+        """Room for a draft of `tokens` tokens behind a decoding row; fewer where others would have to give way."""
+        if sequence.slot is None:
+            return 0
+        needed = len(sequence.tokens) + tokens
+        if self.used_bytes + self._arena.growth_bytes(sequence.slot, needed) > self.settings.kv_budget_bytes:
+            return min(tokens, granules(len(sequence.tokens)) - len(sequence.tokens))
+        self._arena.grow(sequence.slot, needed)
+        return tokens
+
+    def computed(self, plan: Plan, kept: Iterable[int]) -> None:
+        """The plan was run, and of each decoding row's tokens `kept` have keys and values that stay.
+
+        A prompt that is complete joins the decoding rows.
+        """
+        for sequence, tokens in zip(plan.decode, kept, strict=True):
+            sequence.computed += tokens
         prefill = plan.prefill
         if prefill is None:
             return

@@ -8,6 +8,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from edgeai.engine.request import FinishReason, SamplingParams
+from edgeai.engine.speculative import Drafter
 
 _arrivals = itertools.count()
 
@@ -27,6 +28,7 @@ class Sequence:
     cached_tokens: int = 0
     preempted: int = 0
     finish_reason: FinishReason | None = None
+    drafter: Drafter = field(default_factory=Drafter)
 
     @classmethod
     def start(cls, request_id: str, prompt: Tokens[int], params: SamplingParams) -> Sequence:

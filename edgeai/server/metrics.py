@@ -28,6 +28,8 @@ _COUNTERS = {
     "edgeai_prompt_tokens": "Prompt tokens of all requests.",
     "edgeai_generation_tokens": "Tokens written.",
     "edgeai_prefix_cache_hits": "Prompt tokens that came from the prefix cache.",
+    "edgeai_spec_decode_num_draft_tokens": "Tokens that were drafted from the text so far.",
+    "edgeai_spec_decode_num_accepted_tokens": "Drafted tokens that were right.",
     "edgeai_num_preemptions": "Sequences that lost their slot for a while and were read again.",
 }
 
@@ -123,5 +125,7 @@ def _values(stats: EngineStats) -> dict[str, float]:
         "edgeai_prompt_tokens": stats.prompt_tokens,
         "edgeai_generation_tokens": stats.generated_tokens,
         "edgeai_prefix_cache_hits": stats.prefix_cache_hit_tokens,
+        "edgeai_spec_decode_num_draft_tokens": stats.drafted_tokens,
+        "edgeai_spec_decode_num_accepted_tokens": stats.accepted_tokens,
         "edgeai_num_preemptions": stats.preemptions,
     }

@@ -26,8 +26,8 @@ requests = st.tuples(prompts, st.integers(1, 60), st.integers(0, 12), st.none() 
 
 
 @pytest.fixture(scope="module")
-def naive(tiny_graph: Path, tiny_shape: ModelShape):
-    runner = ModelRunner(tiny_graph, tiny_shape, SETTINGS, 512)
+def naive(repetitive_graph: Path, tiny_shape: ModelShape):
+    runner = ModelRunner(repetitive_graph, tiny_shape, SETTINGS, 512)
 
     @cache
     def run(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
@@ -36,9 +36,9 @@ def naive(tiny_graph: Path, tiny_shape: ModelShape):
     return run
 
 
-def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool) -> Engine:
+def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool, drafts: int = 0) -> Engine:
     budget = tokens * shape.token_bytes
-    return Engine(graph, shape, replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache))
+    return Engine(graph, shape, replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -46,10 +46,16 @@ def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool) -> 
     schedule=st.lists(requests, min_size=1, max_size=7),
     budget=st.sampled_from([192, 320, 2048]),
     cache=st.booleans(),
+    drafts=st.sampled_from([0, 3, 10]),
 )
-def test_equals_the_naive_loop(naive, tiny_graph: Path, tiny_shape: ModelShape, schedule, budget, cache) -> None:
-    """Requests join at given steps; some are cancelled; a small budget forces preemption and eviction."""
-    engine = engine_with(tiny_graph, tiny_shape, budget, cache=cache)
+def test_equals_the_naive_loop(
+    naive, repetitive_graph: Path, tiny_shape: ModelShape, schedule, budget, cache, drafts
+) -> None:
+    """Requests join at given steps; some are cancelled; a small budget forces preemption and eviction.
+
+    The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
+    """
+    engine = engine_with(repetitive_graph, tiny_shape, budget, cache=cache, drafts=drafts)
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
     step = 0
     while engine.has_work or step <= 12:
@@ -71,9 +77,9 @@ def test_equals_the_naive_loop(naive, tiny_graph: Path, tiny_shape: ModelShape, 
             assert outputs[str(i)] == expected[: len(outputs[str(i)])]
 
 
-def test_preemption_and_eviction_really_happen(naive, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+def test_preemption_and_eviction_really_happen(naive, repetitive_graph: Path, tiny_shape: ModelShape) -> None:
     """The property would be hollow if a small budget never forced anything out."""
-    engine = engine_with(tiny_graph, tiny_shape, 320, cache=True)
+    engine = engine_with(repetitive_graph, tiny_shape, 320, cache=True)
     jobs = [tuple(range(2 + i, 60 + i)) for i in range(4)]
     for i, prompt in enumerate(jobs):
         engine.add(str(i), prompt, SamplingParams(max_tokens=150, temperature=0, ignore_eos=True))
@@ -89,13 +95,13 @@ def test_preemption_and_eviction_really_happen(naive, tiny_graph: Path, tiny_sha
         assert len(outputs[str(i)]) == 150
 
 
-def test_sampled_text_depends_on_its_seed_alone(tiny_graph: Path, tiny_shape: ModelShape) -> None:
-    """A seeded request gives the same tokens alone, in a crowd, and when it is preempted."""
+def test_sampled_text_depends_on_its_seed_alone(repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+    """A seeded request gives the same tokens alone, in a crowd, when it is preempted, and whatever is drafted."""
     params = SamplingParams(max_tokens=100, temperature=1.3, top_p=0.95, seed=7, ignore_eos=True)
     prompt = tuple(range(5, 45))
     results = []
-    for budget, crowd in ((2048, 0), (2048, 3), (320, 3)):
-        engine = engine_with(tiny_graph, tiny_shape, budget, cache=False)
+    for budget, crowd, drafts in ((2048, 0, 0), (2048, 3, 0), (320, 3, 0), (2048, 0, 8), (320, 3, 8)):
+        engine = engine_with(repetitive_graph, tiny_shape, budget, cache=False, drafts=drafts)
         for i in range(crowd):
             engine.add(f"crowd {i}", prompt[i:], replace(params, seed=i))
         engine.add("mine", prompt, params)
@@ -103,5 +109,27 @@ def test_sampled_text_depends_on_its_seed_alone(tiny_graph: Path, tiny_shape: Mo
         while engine.has_work:
             tokens += [output.token_id for request_id, output in engine.step() if request_id == "mine"]
         results.append(tokens)
-    assert results[0] == results[1] == results[2]
+    assert all(tokens == results[0] for tokens in results)
     assert len(results[0]) == 100
+
+
+def test_drafts_are_really_accepted_and_refused(naive, repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+    """The property would be hollow if nothing was ever drafted, or every draft was right, in a batch of ragged rows."""
+    engine = engine_with(repetitive_graph, tiny_shape, 2048, cache=False, drafts=10)
+    jobs = [tuple(range(2 + i, 40 + 3 * i)) for i in range(4)]
+    for i, prompt in enumerate(jobs):
+        engine.add(str(i), prompt, SamplingParams(max_tokens=100 + i, temperature=0, ignore_eos=True))
+    outputs: dict[str, list[int]] = {str(i): [] for i in range(4)}
+    steps = 0
+    while engine.has_work:
+        steps += 1
+        for request_id, output in engine.step():
+            outputs[request_id].append(output.token_id)
+        engine.scheduler.check_integrity()
+    stats = engine.stats()
+    assert 0 < stats.accepted_tokens < stats.drafted_tokens
+    assert stats.generated_tokens == sum(map(len, outputs.values())) == 406
+    assert steps < 103  # fewer than the longest answer takes alone
+    for i, prompt in enumerate(jobs):
+        ended = naive(prompt, 100 + i)
+        assert outputs[str(i)][: len(ended)] == ended

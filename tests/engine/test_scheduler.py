@@ -35,7 +35,7 @@ def step(books: Scheduler) -> Plan:
     """Schedule a step and pretend that it was run: every sequence that is due gets a token."""
     plan = books.schedule()
     books.check_integrity()
-    books.computed(plan)
+    books.computed(plan, [1] * len(plan.decode))
     due = [*plan.decode, *([plan.prefill] if plan.prefill and plan.prefill in books.running else [])]
     for sequence in due:
         if sequence.computed == len(sequence.tokens):
