@@ -2,9 +2,9 @@
 
 bench_speculation.py PACKAGE [--rounds N] [--json FILE]
 
-Two engines answer each prompt greedily, one after the other, round by round; a ratio is the median of the ratios within a
-round. Time to read the prompt is left out. Answers are compared too: on a quantized model a near-tie may fall the other
-way, because kernels round differently when a run has more positions.
+Two engines answer each prompt greedily, one after the other, round by round; a ratio is the median of the ratios within
+a round. Time to read the prompt is left out. Answers are compared too: on a quantized model a near-tie may fall the
+other way, because kernels round differently when a run has more positions.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from edgeai.package.package import Package
 
 TOKENS = 160
 NOTICE = """\
-Clinic notice, Monday. The clinic at Lake Road opens at 8:00 and closes at 16:30 from Monday to Friday. On Saturday it
-opens at 9:00 and closes at 12:00. Vaccinations for children under five are given every Tuesday and Thursday morning
-in room 4. Please bring the yellow card and arrive before 10:00. Sister Amina Odhiambo is in charge of vaccinations; her
-telephone number is 0700 555 014. Medicines are given out in room 2 between 10:00 and 15:00. Patients with fever or cough
-are asked to wait outside under the tree and to wear a mask. Water from the new well behind the building is safe to drink
-after it has been boiled for one minute. The ambulance can be called at any hour on 0700 555 999. In the week of 12 May
-the clinic is closed on Wednesday, because the roof of the waiting room will be repaired."""
+Clinic notice, Monday. The clinic at Lake Road opens at 8:00 and closes at 16:30 from Monday to Friday. On Saturday
+it opens at 9:00 and closes at 12:00. Vaccinations for children under five are given every Tuesday and Thursday
+morning in room 4. Please bring the yellow card and arrive before 10:00. Sister Amina Odhiambo is in charge of
+vaccinations; her telephone number is 0700 555 014. Medicines are given out in room 2 between 10:00 and 15:00.
+Patients with fever or cough are asked to wait outside under the tree and to wear a mask. Water from the new well
+behind the building is safe to drink after it has been boiled for one minute. The ambulance can be called at any
+hour on 0700 555 999. In the week of 12 May the clinic is closed on Wednesday, because the roof of the waiting room
+will be repaired."""
 
 TASKS = {
     "summarise": f"Summarise the following text in a few sentences. Use the words of the text.\n\n{NOTICE}",
