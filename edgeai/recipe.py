@@ -6,7 +6,7 @@ name = "smollm2-135m-instruct"
 [licence]
 spdx = "Apache-2.0"
 
-[[sources]]            # tried in this order; `kind` is path, hub or wheel
+[[sources]]            # tried in this order; `kind` is path, wheel, hub or modelscope
 kind = "path"
 path = "smollm2.gguf"  # relative to the recipe
 
@@ -20,6 +20,7 @@ reach to be published.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,6 +31,7 @@ import edgeai
 from edgeai.errors import InvalidInput, NotFound
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+COMMIT_PATTERN = r"[0-9a-f]{40}"
 FOLDER_KEY = "folder"  # validation context: where relative paths start
 
 
@@ -71,13 +73,33 @@ class PathRef(Strict):
         return folder / path if folder else path
 
 
-class HubRef(Strict):
-    """Files of a Hugging Face repository, pinned to a commit."""
+class RepositoryRef(Strict):
+    """Files of a hub's repository, pinned to a commit; or, where `pinned = false`, to what a branch is at first use."""
+
+    repo: str = Field(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+    pinned: bool = True
+    revision: str = Field(min_length=1, max_length=200)
+    files: tuple[str, ...] = ()  # names or patterns; none: what a build needs
+    sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default_factory=dict)  # by file
+
+    @field_validator("revision")
+    @classmethod
+    def _commit_where_pinned(cls, revision: str, info: ValidationInfo) -> str:
+        if info.data.get("pinned", True) and not re.fullmatch(COMMIT_PATTERN, revision):
+            raise ValueError("a pinned revision is a commit of 40 hex digits; a branch needs pinned = false")
+        return revision
+
+
+class HubRef(RepositoryRef):
+    """A repository of Hugging Face's hub."""
 
     kind: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    files: tuple[str, ...] = Field(min_length=1)
+
+
+class ModelScopeRef(RepositoryRef):
+    """A repository of ModelScope."""
+
+    kind: Literal["modelscope"]
 
 
 class WheelRef(Strict):
@@ -89,7 +111,7 @@ class WheelRef(Strict):
     member: str
 
 
-SourceRef = Annotated[PathRef | HubRef | WheelRef, Field(discriminator="kind")]
+SourceRef = Annotated[PathRef | HubRef | ModelScopeRef | WheelRef, Field(discriminator="kind")]
 
 
 class QuantizationPlan(Strict):

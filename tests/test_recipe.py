@@ -67,7 +67,15 @@ def test_a_relative_path_starts_at_the_recipe(tmp_path: Path) -> None:
         (MINIMAL + "[quality]\nmax_mean_kl = 0", r"quality\.max_mean_kl"),
         (
             MINIMAL + '[[sources]]\nkind = "hub"\nrepo = "a/b"\nrevision = "main"\nfiles = ["x"]',
-            r"sources\.1\.hub\.revision",
+            r"sources\.1\.hub\.revision: .*40 hex digits",
+        ),
+        (
+            MINIMAL + '[[sources]]\nkind = "modelscope"\nrepo = "a"\npinned = false\nrevision = "master"',
+            r"sources\.1\.modelscope\.repo",
+        ),
+        (
+            MINIMAL + f'[[sources]]\nkind = "hub"\nrepo = "a/b"\nrevision = "{"0" * 40}"\nsha256 = {{ x = "1" }}',
+            r"sources\.1\.hub\.sha256\.x",
         ),
         (
             MINIMAL + '[[sources]]\nkind = "wheel"\nrequirement = "a>=1"\nsha256 = "0"\nmember = "x"',
@@ -79,6 +87,13 @@ def test_mistakes_are_named_with_file_and_key(tmp_path: Path, text: str, says: s
     with pytest.raises(InvalidInput, match=says) as raised:
         load(tmp_path, text)
     assert str(tmp_path / "tiny.toml") in raised.value.message
+
+
+def test_a_branch_is_allowed_where_the_recipe_says_it_is_not_pinned(tmp_path: Path) -> None:
+    hub = '[[sources]]\nkind = "hub"\nrepo = "a/b"\npinned = false\nrevision = "main"\n'
+    source = load(tmp_path, MINIMAL + hub).sources[1]
+    assert isinstance(source, HubRef)
+    assert (source.pinned, source.revision, source.files) == (False, "main", ())
 
 
 def test_unknown_recipes_and_missing_files(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from edgeai.errors import InvalidInput, NotFound
 from edgeai.package.licence import known_licences
 from edgeai.progress import Progress
 from edgeai.recipe import Licence, Recipe, find_recipe
-from edgeai.sources.open import open_first, open_path
+from edgeai.sources.open import open_first, open_path, open_source
+from edgeai.sources.repository import parse_spec
 from edgeai.sources.weights import Provenance, WeightSource
 
 UNKNOWN_LICENCE = "LicenseRef-unknown"
@@ -27,10 +28,13 @@ class Target:
 
 
 def open_target(spec: str, cache: Path, progress: Progress) -> Target:
-    """Open what `spec` names: a `.toml` file, a GGUF file or folder, or one of edgeai's recipes.
+    """Open what `spec` names: a `.toml` file, weights on disk, a hub's repository, or one of edgeai's recipes.
 
     Raises `NotFound`, `InvalidInput`, `SourceError` or `OutOfDisk`.
     """
+    if (entry := parse_spec(spec)) is not None:
+        source = open_source(entry, cache, progress=progress)
+        return Target(name_of(entry.repo.rpartition("/")[2]), source, None, _licence(None, source.provenance))
     path = Path(spec)
     if path.suffix == ".toml":
         return _from_recipe(Recipe.load(path), path.parent, cache, progress)
@@ -57,9 +61,13 @@ def canonical_spdx(identifier: str) -> str:
 
 
 def name_from(path: Path) -> str:
-    """A package name from a file's: lower case, and nothing that a name may not have."""
-    stem = path.stem if path.is_file() else path.resolve().name
-    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")
+    """A package name from a file's or folder's."""
+    return name_of(path.stem if path.is_file() else path.resolve().name)
+
+
+def name_of(title: str) -> str:
+    """A package name from any title. Raises `InvalidInput` where nothing of it can stay."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._")
     if not name:
-        raise InvalidInput(f"no package name can be made from {path}", "rename it, or write a recipe")
+        raise InvalidInput(f"no package name can be made from {title!r}", "rename it, or write a recipe")
     return name[:100]

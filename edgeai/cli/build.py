@@ -14,7 +14,9 @@ from edgeai.errors import EdgeaiError
 
 
 def build(
-    target: Annotated[str, typer.Argument(metavar="RECIPE|GGUF|DIR", help="A recipe's name or file, or weights.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RECIPE|GGUF|DIR|hub:OWNER/NAME", help="A recipe's name or file, or weights.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the package, instead of installing it.")] = None,
     bits: Annotated[
         Literal["4", "8"] | None, typer.Option(help="Round weights that come as floats to this many bits.")

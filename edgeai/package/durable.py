@@ -53,6 +53,14 @@ def write_file(path: Path, data: Data, *, size: int | None = None) -> int:
     return written
 
 
+def publish_file(temporary: Path, final: Path) -> None:
+    """Give a complete file its name, synced; both must be on one filesystem."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.rename(final)
+    sync_folder(final.parent)
+
+
 def write_chunks(file: BinaryIO, data: Data, path: Path, *, size: int | None = None) -> int:
     """Write `data` to an open file and sync it; `path` names it in the `OutOfDisk` that a full disk raises."""
     attempted = 0

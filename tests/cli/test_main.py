@@ -26,7 +26,7 @@ print(code, *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stde
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    for command in ("build", "verify", "models", "run", "chat", "serve", "bench", "eval", "doctor"):
+    for command in ("build", "fetch", "verify", "models", "run", "chat", "serve", "bench", "eval", "doctor"):
         assert f" {command} " in result.stdout
     code, *modules = result.stderr.split()
     assert code == "0"
@@ -34,7 +34,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert not HEAVY & set(modules)
 
 
-@pytest.mark.parametrize("command", ["build", "verify", "run", "chat", "serve", "bench", "eval", "doctor"])
+@pytest.mark.parametrize("command", ["build", "fetch", "verify", "run", "chat", "serve", "bench", "eval", "doctor"])
 def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0

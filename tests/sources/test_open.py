@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeai.errors import SourceError
-from edgeai.recipe import HubRef, PathRef, SourceRef, WheelRef
+from edgeai.recipe import HubRef, ModelScopeRef, PathRef, SourceRef, WheelRef
 from edgeai.sources import open_first, open_path, open_source
 from edgeai.sources.open import OPENERS
 from tests.fixtures.gguf_files import tiny_llama
@@ -56,6 +56,13 @@ def test_relative_paths_start_at_the_base(folder: Path, tmp_path: Path) -> None:
     assert source.provenance.location == "tiny.gguf"
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub is asked."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.usefixtures("offline")
 def test_the_first_that_opens_is_taken(folder: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     entries = [at("missing.gguf"), HUB, at(folder), at("never looked at")]
@@ -64,6 +71,7 @@ def test_the_first_that_opens_is_taken(folder: Path, tmp_path: Path) -> None:
     assert [step.split(":")[0] for step in steps] == ["skipping path missing.gguf", "skipping hub someone/model"]
 
 
+@pytest.mark.usefixtures("offline")
 def test_all_reasons_are_listed(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     entries: list[SourceRef] = [at("missing.gguf"), at("bad.gguf"), HUB]
@@ -72,7 +80,7 @@ def test_all_reasons_are_listed(tmp_path: Path) -> None:
     message = str(caught.value)
     for words in ("path missing.gguf: there is no file", "path bad.gguf: bad.gguf: the file ends", "hub someone/model"):
         assert words in message
-    assert "hub sources are not supported yet" in message
+    assert "is not in the cache, and HF_HUB_OFFLINE=1 forbids" in message
 
 
 def test_a_wheel_source_says_where_it_is_from(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,4 +93,6 @@ def test_a_wheel_source_says_where_it_is_from(folder: Path, tmp_path: Path, monk
 
 
 def test_every_kind_of_the_recipe_has_an_opener() -> None:
-    assert set(OPENERS) == {kind.model_fields["kind"].annotation.__args__[0] for kind in (PathRef, HubRef, WheelRef)}
+    assert set(OPENERS) == {
+        kind.model_fields["kind"].annotation.__args__[0] for kind in (PathRef, HubRef, ModelScopeRef, WheelRef)
+    }
