@@ -1,15 +1,27 @@
-"""A decoder's shape, read from the keys of Hugging Face's `config.json`, every one checked."""
+"""A decoder's shape, read from the keys of Hugging Face's `config.json`, every one checked.
+
+Here is what architectures have in common. Each architecture's own file reads what it adds.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.architectures.keys import Keys
+from edgeai.architectures.rope import Rope, context_lengths, read_rope
+from edgeai.errors import InvalidInput, SourceError, UnsupportedModel
 
-Value = TypeVar("Value", int, float, bool)
+ACTIVATIONS = ("silu", "gelu_pytorch_tanh")
+LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """What may differ from layer to layer."""
+
+    rope: Rope | None  # None: no position embedding (NoPE)
+    window: int | None = None  # tokens that a token attends to, itself included; None: all before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +32,28 @@ class DecoderConfig:
     vocab_size: int
     hidden_size: int
     intermediate_size: int
-    num_layers: int
     num_heads: int
     num_kv_heads: int
     head_size: int
-    context_length: int  # positions the model was trained for
-    rope_theta: float
+    context_length: int  # positions the package is made for
     norm_epsilon: float
     tied_embeddings: bool
+    activation: str  # one of ACTIVATIONS
+    layers: tuple[LayerConfig, ...]
+    attention_scale: float  # on the scores q · k
+    qkv_bias: bool = False
+    output_bias: bool = False  # of the attention's output projection
+    mlp_bias: bool = False
+    norm_offset: float = 0.0  # norms multiply with offset + weight
+    attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
+    logit_softcap: float | None = None
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0  # on what a block adds to the residual stream
+    logit_multiplier: float = 1.0
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
 
     @property
     def query_size(self) -> int:
@@ -38,58 +64,80 @@ class DecoderConfig:
         return self.num_kv_heads * self.head_size
 
 
-def read_config(config: Mapping[str, Any]) -> DecoderConfig:
-    """Parse and check a configuration.
+def read_config(keys: Keys, *, interleaved: bool = False, partial: bool = False) -> DecoderConfig:
+    """Parse and check what all architectures share.
+
+    `interleaved` is the kind of rotation; `partial`: whether the architecture may rotate a part of each head.
 
     Raises:
         SourceError: a key is missing or has an impossible value.
         UnsupportedModel: the configuration asks for something the shared blocks do not have.
+        InvalidInput: the context that was asked for is longer than the model is good for.
     """
-    _refuse_unsupported(config)
-    hidden, heads = _number(config, "hidden_size", int), _number(config, "num_attention_heads", int)
-    decoder = DecoderConfig(
-        model_type=str(config.get("model_type", "")),
-        vocab_size=_number(config, "vocab_size", int),
+    hidden, heads = keys.number("hidden_size", int), keys.number("num_attention_heads", int)
+    kv_heads = keys.number("num_key_value_heads", int, heads)
+    head_size = keys.number("head_dim", int, hidden // heads)
+    if heads % kv_heads:
+        raise SourceError(f"config: {heads} attention heads do not divide among {kv_heads} KV heads")
+    if head_size % 16:
+        raise UnsupportedModel(f"config: head size {head_size} is not a multiple of 16", "use another model")
+    rotated = int(head_size * keys.number("partial_rotary_factor", float, 1.0)) if partial else head_size
+    context = _context_length(keys)
+    layer = LayerConfig(read_rope(keys, rotated, interleaved=interleaved))
+    return DecoderConfig(
+        model_type=keys.word("model_type", ""),
+        vocab_size=keys.number("vocab_size", int),
         hidden_size=hidden,
-        intermediate_size=_number(config, "intermediate_size", int),
-        num_layers=_number(config, "num_hidden_layers", int),
+        intermediate_size=keys.number("intermediate_size", int),
         num_heads=heads,
-        num_kv_heads=_number(config, "num_key_value_heads", int, heads),
-        head_size=_number(config, "head_dim", int, hidden // heads),
-        context_length=_number(config, "max_position_embeddings", int),
-        rope_theta=_number(config, "rope_theta", float, 10000.0),
-        norm_epsilon=_number(config, "rms_norm_eps", float, 1e-6),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        num_kv_heads=kv_heads,
+        head_size=head_size,
+        context_length=context,
+        norm_epsilon=keys.number("rms_norm_eps", float, 1e-6),
+        tied_embeddings=keys.flag("tie_word_embeddings"),
+        activation=_activation(keys),
+        layers=(layer,) * keys.number("num_hidden_layers", int),
+        attention_scale=head_size**-0.5,
     )
-    if decoder.num_heads % decoder.num_kv_heads:
-        raise SourceError(f"config: {heads} attention heads do not divide among {decoder.num_kv_heads} KV heads")
-    if decoder.head_size % 16:
-        raise UnsupportedModel(f"config: head size {decoder.head_size} is not a multiple of 16")
-    return decoder
 
 
-def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    scaling = config.get("rope_scaling")
-    if scaling:
-        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, Mapping) else scaling
-        raise UnsupportedModel(f"config: rope_scaling {kind!r} is not supported", "use a model with plain RoPE")
-    for key in ("attention_bias", "mlp_bias"):
-        if config.get(key):
-            raise UnsupportedModel(f"config: {key} is not supported", "use a model without biases")
-    if config.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModel(f"config: hidden_act {config['hidden_act']!r} is not supported, only 'silu' is")
+def with_windows(config: DecoderConfig, window: int | None, sliding: Iterable[bool]) -> DecoderConfig:
+    """The configuration with a window in those layers that slide."""
+    if window is None or window >= config.context_length:
+        return config
+    pairs = zip(config.layers, sliding, strict=True)
+    return replace(config, layers=tuple(replace(layer, window=window if slides else None) for layer, slides in pairs))
 
 
-def _number(config: Mapping[str, Any], key: str, kind: type[Value], default: Value | None = None) -> Value:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if value is None:
-        raise SourceError(f"config: {key} is missing", "the checkpoint is incomplete; get it again")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_positive(value, kind):
-        raise SourceError(f"config: {key} is {value!r}, not a positive {kind.__name__}")
-    return kind(value)
+def sliding_layers(keys: Keys, default: Sequence[bool]) -> Sequence[bool]:
+    """Which layers attend to a window only, by `layer_types` or else by the architecture's pattern."""
+    types = keys.series("layer_types", len(default))
+    if types is None:
+        return default
+    for kind in types:
+        if kind not in LAYER_TYPES:
+            raise UnsupportedModel(
+                f"config: layer type {kind!r} is not supported", f"supported: {', '.join(LAYER_TYPES)}"
+            )
+    return [kind == "sliding_attention" for kind in types]
 
 
-def _is_positive(value: float, kind: type[Value]) -> bool:
-    return math.isfinite(value) and value > 0 and kind(value) == value
+def _context_length(keys: Keys) -> int:
+    own, longest = context_lengths(keys)
+    if keys.context is None:
+        return own
+    if not 1 <= keys.context <= longest:
+        raise InvalidInput(
+            f"a context of {keys.context} tokens is not possible, the model is good for {longest}",
+            f"ask for at most {longest}",
+            param="context",
+        )
+    return keys.context
+
+
+def _activation(keys: Keys) -> str:
+    name = keys.word("hidden_activation", keys.word("hidden_act", "silu"))
+    if name not in ACTIVATIONS:
+        known = " and ".join(repr(known) for known in ACTIVATIONS)
+        raise UnsupportedModel(f"config: hidden_act {name!r} is not supported, only {known} are", "use another model")
+    return name

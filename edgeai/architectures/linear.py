@@ -120,23 +120,29 @@ class LinearBuilder:
         self.graph = graph
         self._sums: dict[tuple[str, int], str] = {}
 
-    def matmul(self, x: str, name: str, tensor: Tensor) -> str:
-        """``x @ W.T`` for x [rows, new, in_features] and W [out_features, in_features]."""
+    def matmul(self, x: str, name: str, tensor: Tensor, bias: str | None = None) -> str:
+        """``x @ W.T + bias`` for x [rows, new, in_features], W [out_features, in_features], bias [out_features]."""
         if isinstance(tensor, FloatTensor):
             weight = self.float32(self.graph.weight(name, tensor.values.T), tensor.values)
-            return self.graph.op("MatMul", [x, weight])
+            product = self.graph.op("MatMul", [x, weight])
+            return product if bias is None else self.graph.op("Add", [product, bias])
         self.check(name, tensor)
         tensor = centred(tensor)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
         scales = self.scales(name, tensor)
         inputs = [codes, scales, *self.zero_points(name, tensor)]
-        return self.product(x, inputs, self.offsets(name, tensor, scales), tensor)
+        return self.product(x, inputs, self.offsets(name, tensor, scales), tensor, bias)
 
-    def product(self, x: str, inputs: Sequence[str], offsets: str | None, tensor: BlockTensor) -> str:
+    def product(
+        self, x: str, inputs: Sequence[str], offsets: str | None, tensor: BlockTensor, bias: str | None = None
+    ) -> str:
         """Multiply x with a quantized matrix whose initializers are already there.
 
-        `inputs` are codes, scales and zero points where there are some; `offsets` is m' [rows, blocks].
+        `inputs` are codes, scales and zero points where there are some; `offsets` is m' [rows, blocks]. A bias [rows]
+        inside the product costs nothing.
         """
+        if bias is not None:
+            inputs = [*inputs, *[""] * (4 - len(inputs)), bias]
         y = self._product(x, inputs, tensor)
         if offsets is None:
             return y

@@ -1,43 +1,27 @@
-"""Llama (Touvron et al. 2023) and the many models with its shape, such as SmolLM2.
+"""Llama (Touvron et al. 2023) and the many models with its shape, such as SmolLM2 and DeepSeek's distills.
 
-Pre-norm blocks of grouped-query attention and SwiGLU; RMS norms; rotary positions; no biases.
+Pre-norm blocks of grouped-query attention and SwiGLU; RMS norms; rotary positions, scaled or not; seldom biases.
 """
 
 from __future__ import annotations
 
-from edgeai.architectures.decoder import DecoderBuilder
-from edgeai.architectures.reference import ReferenceDecoder
+from dataclasses import replace
+
+from edgeai.architectures.blocks import Blocks, Value
+from edgeai.architectures.config import DecoderConfig, read_config
+from edgeai.architectures.keys import Keys
 
 
-def build(decoder: DecoderBuilder) -> None:
-    """Write the whole decoder into the builder's graph."""
-    config = decoder.config
-    hidden, embedding = decoder.embed()
-    branch: str | None = None  # what the previous block adds to the residual stream, not added yet
-    for layer in range(config.num_layers):
+def configure(keys: Keys) -> DecoderConfig:
+    bias = keys.flag("attention_bias")
+    return replace(read_config(keys), qkv_bias=bias, output_bias=bias, mlp_bias=keys.flag("mlp_bias"))
+
+
+def forward(blocks: Blocks[Value]) -> None:
+    """The whole decoder. Other architectures that differ from Llama in their configuration only use it too."""
+    blocks.embed()
+    for layer in range(blocks.config.num_layers):
         at = f"model.layers.{layer}"
-        normed, hidden = decoder.norm(hidden, f"{at}.input_layernorm.weight", skip=branch)
-        projections = [f"{at}.self_attn.{part}_proj.weight" for part in "qkv"]
-        attended = decoder.attention(normed, layer, projections)
-        if layer == config.num_layers - 1:  # past the last attention, only positions whose logits are wanted matter
-            attended = decoder.select(attended, config.query_size)
-            hidden = decoder.select(hidden, config.hidden_size)
-        output = f"{at}.self_attn.o_proj.weight"
-        branch = decoder.project(attended, output, config.hidden_size, config.query_size)
-        normed, hidden = decoder.norm(hidden, f"{at}.post_attention_layernorm.weight", skip=branch)
-        branch = decoder.gated_mlp(normed, layer, *(f"{at}.mlp.{part}_proj.weight" for part in ("gate", "up", "down")))
-    normed, _ = decoder.norm(hidden, "model.norm.weight", skip=branch)
-    decoder.logits(normed, embedding)
-
-
-def reference(decoder: ReferenceDecoder) -> None:
-    """The same computation on plain numpy, from which `build` is checked."""
-    decoder.embed()
-    for layer in range(decoder.config.num_layers):
-        at = f"model.layers.{layer}"
-        normed = decoder.norm(decoder.hidden, f"{at}.input_layernorm.weight")
-        attended = decoder.attention(normed, *(f"{at}.self_attn.{part}_proj.weight" for part in "qkv"))
-        decoder.hidden = decoder.hidden + decoder.project(attended, f"{at}.self_attn.o_proj.weight")
-        normed = decoder.norm(decoder.hidden, f"{at}.post_attention_layernorm.weight")
-        decoder.hidden = decoder.hidden + decoder.gated_mlp(normed, f"{at}.mlp")
-    decoder.hidden = decoder.norm(decoder.hidden, "model.norm.weight")
+        blocks.add(blocks.attention(blocks.norm(f"{at}.input_layernorm"), layer, f"{at}.self_attn"))
+        blocks.add(blocks.gated_mlp(blocks.norm(f"{at}.post_attention_layernorm"), f"{at}.mlp"))
+    blocks.head("model.norm")

@@ -2,6 +2,16 @@
 
 It shares no code with the graph but the configuration: products are float32 matrix products with dequantized weights,
 attention is written out with a causal mask.
+
+It is also what calibration is built on, by subclassing. Three methods are seams:
+
+    project(x, name)        every product with a weight matrix, but for the output head's; `name` is the checkpoint's
+                            own, with `.weight`, and x [tokens, in_features]. Override it to collect activations or to
+                            replace weights on the fly; matrices come in the order of the layers.
+    project_rows(...)       the output head's products, a slice of the vocabulary at a time
+    attend(q, k, v, layer)  scores, softcap, mask, softmax and values of one segment
+
+Several independent sequences may be run at once, concatenated along the tokens: `segments` are their lengths.
 """
 
 from __future__ import annotations
@@ -11,71 +21,169 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeai.architectures.blocks import LoadTensor, QKNorm
 from edgeai.architectures.config import DecoderConfig
-from edgeai.architectures.decoder import LoadTensor
+from edgeai.architectures.rope import Rope
 
 Floats = NDArray[np.float32]
 HEAD_ROWS = 8192  # rows of the output head that are in memory at once
+EMBEDDINGS = "model.embed_tokens.weight"
 
 
 class ReferenceDecoder:
-    """Runs one sequence of token ids [tokens] through a decoder; `hidden` is [tokens, hidden_size]."""
+    """Runs token ids [tokens] through a decoder.
 
-    def __init__(self, config: DecoderConfig, load: LoadTensor, ids: Sequence[int]) -> None:
+    `hidden` [tokens, hidden_size] is the residual stream, and after the last block the input of the output head.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, load: LoadTensor, ids: Sequence[int], segments: Sequence[int] | None = None
+    ) -> None:
         self.config = config
         self.load = load
         self.ids = np.asarray(ids, np.int64)
+        self.segments = list(segments or [len(ids)])
+        if sum(self.segments) != len(ids):
+            raise ValueError(f"segments of {sum(self.segments)} tokens do not cover {len(ids)}")
+        self.positions = np.concatenate([np.arange(length) for length in self.segments])
         self.hidden: Floats = np.zeros((len(ids), config.hidden_size), np.float32)
 
     def embed(self) -> None:
-        table = self.load("model.embed_tokens.weight").dequantize()
-        self.hidden = table[self.ids]
+        table = self.load(EMBEDDINGS)
+        unique, index = np.unique(self.ids, return_inverse=True)
+        rows = [table.rows(token, token + 1).dequantize() for token in unique.tolist()]
+        self.hidden = np.concatenate(rows)[index] * np.float32(self.config.embedding_multiplier)
 
-    def norm(self, x: Floats, name: str) -> Floats:
+    def stream(self) -> Floats:
+        return self.hidden
+
+    def norm(self, name: str, x: Floats | None = None) -> Floats:
+        x = self.hidden if x is None else x
         mean_square = np.mean(np.square(x, dtype=np.float64), axis=-1, keepdims=True)
         scaled = x / np.sqrt(mean_square + self.config.norm_epsilon)
-        normed: Floats = (scaled * self.load(name).dequantize()).astype(np.float32)
+        gain = self.config.norm_offset + self._vector(f"{name}.weight")
+        normed: Floats = (scaled * gain).astype(np.float32)
         return normed
 
+    def add(self, x: Floats) -> None:
+        self.hidden = self.hidden + x * np.float32(self.config.residual_multiplier)
+
     def project(self, x: Floats, name: str) -> Floats:
+        """``x @ W.T`` for x [tokens, in_features] and the matrix `name` [out_features, in_features]."""
         product: Floats = x @ self.load(name).dequantize().T
         return product
 
-    def attention(self, x: Floats, q_name: str, k_name: str, v_name: str) -> Floats:
+    def linear(self, x: Floats, name: str, *, bias: bool = False) -> Floats:
+        product = self.project(x, f"{name}.weight")
+        return product + self._vector(f"{name}.bias") if bias else product
+
+    def attention(self, x: Floats, layer: int, at: str, *, fused: bool = False, norm: QKNorm | None = None) -> Floats:
         config = self.config
-        q = self._rotate(self._heads(self.project(x, q_name), config.num_heads))
-        k = self._rotate(self._heads(self.project(x, k_name), config.num_kv_heads))
-        v = self._heads(self.project(x, v_name), config.num_kv_heads)
+        q, k, v = self._qkv(x, at, fused)
+        if norm == "projection":
+            q, k = self.norm(f"{at}.q_norm", q), self.norm(f"{at}.k_norm", k)
+        heads = [self._heads(q), self._heads(k), self._heads(v)]
+        if norm == "head":
+            heads[:2] = self.norm(f"{at}.q_norm", heads[0]), self.norm(f"{at}.k_norm", heads[1])
+        rope = config.layers[layer].rope
+        if rope is not None:
+            heads[:2] = self._rotate(heads[0], rope), self._rotate(heads[1], rope)
+        q, k, v = heads
+        attended = np.empty_like(q)
+        stop = 0
+        for length in self.segments:
+            part = slice(stop, stop := stop + length)
+            attended[:, part] = self.attend(q[:, part], k[:, part], v[:, part], layer)
+        return self.linear(attended.swapaxes(0, 1).reshape(len(x), -1), f"{at}.o_proj", bias=config.output_bias)
+
+    def attend(self, q: Floats, k: Floats, v: Floats, layer: int) -> Floats:
+        """Attention proper: q [heads, tokens, head_size], k and v [kv_heads, tokens, head_size] → like q."""
+        config = self.config
         group = config.num_heads // config.num_kv_heads
         k, v = np.repeat(k, group, axis=0), np.repeat(v, group, axis=0)
-        scores = q @ k.swapaxes(1, 2) / np.float32(np.sqrt(config.head_size))
-        future = np.triu(np.ones(scores.shape[1:], bool), k=1)
-        scores[:, future] = -np.inf
+        scores = q @ k.swapaxes(1, 2) * np.float32(config.attention_scale)
+        if config.attention_softcap is not None:
+            scores = softcap(scores, config.attention_softcap)
+        at = np.arange(q.shape[1])
+        distance = at[:, None] - at  # from key to query
+        hidden = distance < 0
+        window = config.layers[layer].window
+        if window is not None:
+            hidden |= distance >= window
+        scores[:, hidden] = -np.inf
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        attended: Floats = (weights @ v).swapaxes(0, 1).reshape(len(x), -1)
+        attended: Floats = weights @ v
         return attended
 
-    def gated_mlp(self, x: Floats, at: str) -> Floats:
-        gate = self.project(x, f"{at}.gate_proj.weight")
-        activated = gate / (1 + np.exp(-gate)) * self.project(x, f"{at}.up_proj.weight")
-        return self.project(activated.astype(np.float32), f"{at}.down_proj.weight")
+    def gated_mlp(self, x: Floats, at: str, *, fused: bool = False) -> Floats:
+        bias = self.config.mlp_bias
+        if fused:
+            gate, up = np.split(self.linear(x, f"{at}.gate_up_proj", bias=bias), 2, axis=-1)
+        else:
+            gate, up = (self.linear(x, f"{at}.{part}_proj", bias=bias) for part in ("gate", "up"))
+        activated = activate(self.config.activation, gate) * up
+        return self.linear(activated.astype(np.float32), f"{at}.down_proj", bias=bias)
+
+    def head(self, norm: str) -> None:
+        self.hidden = self.norm(norm)
 
     def logits(self) -> Iterator[Floats]:
         """Logits as slices [tokens, part of the vocabulary], first to last, to keep the float head out of memory."""
-        name = "model.embed_tokens.weight" if self.config.tied_embeddings else "lm_head.weight"
-        head = self.load(name)
-        for start in range(0, self.config.vocab_size, HEAD_ROWS):
-            yield self.hidden @ head.rows(start, start + HEAD_ROWS).dequantize().T
+        config = self.config
+        name = EMBEDDINGS if config.tied_embeddings else "lm_head.weight"
+        for start in range(0, config.vocab_size, HEAD_ROWS):
+            logits = self.project_rows(self.hidden, name, start, start + HEAD_ROWS)
+            logits = logits * np.float32(config.logit_multiplier)
+            yield logits if config.logit_softcap is None else softcap(logits, config.logit_softcap)
 
-    def _heads(self, x: Floats, heads: int) -> Floats:
+    def project_rows(self, x: Floats, name: str, start: int, stop: int) -> Floats:
+        """`project` with some rows of a matrix."""
+        product: Floats = x @ self.load(name).rows(start, stop).dequantize().T
+        return product
+
+    def _qkv(self, x: Floats, at: str, fused: bool) -> list[Floats]:
+        config = self.config
+        if not fused:
+            return [self.linear(x, f"{at}.{part}_proj", bias=config.qkv_bias) for part in "qkv"]
+        product = self.linear(x, f"{at}.qkv_proj", bias=config.qkv_bias)
+        return np.split(product, [config.query_size, config.query_size + config.kv_size], axis=-1)
+
+    def _heads(self, x: Floats) -> Floats:
         """[tokens, heads * head_size] → [heads, tokens, head_size]."""
-        return x.reshape(len(x), heads, self.config.head_size).swapaxes(0, 1)
+        return x.reshape(len(x), -1, self.config.head_size).swapaxes(0, 1)
 
-    def _rotate(self, x: Floats) -> Floats:
-        half = self.config.head_size // 2
-        frequencies = self.config.rope_theta ** (-np.arange(half) / half)
-        angles = np.outer(np.arange(x.shape[1]), frequencies)
-        cos, sin = np.cos(angles), np.sin(angles)
-        first, second = x[..., :half], x[..., half:]
-        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(np.float32)
+    def _rotate(self, x: Floats, rope: Rope) -> Floats:
+        """Rotate the first values of every head [heads, tokens, head_size]."""
+        angles = np.outer(self.positions, rope.frequencies)
+        cos, sin = np.cos(angles) * rope.factor, np.sin(angles) * rope.factor
+        half = rope.size // 2
+        rotated = x.astype(np.float64)
+        at = (
+            (slice(0, rope.size, 2), slice(1, rope.size, 2))
+            if rope.interleaved
+            else (slice(half), slice(half, 2 * half))
+        )
+        first, second = x[..., at[0]], x[..., at[1]]
+        rotated[..., at[0]] = first * cos - second * sin
+        rotated[..., at[1]] = second * cos + first * sin
+        return rotated.astype(np.float32)
+
+    def _vector(self, name: str) -> Floats:
+        return self.load(name).dequantize()
+
+
+def softcap(x: Floats, cap: float) -> Floats:
+    """``cap * tanh(x / cap)``: about x where it is small, never beyond the cap (Gemma 2)."""
+    capped: Floats = np.tanh(x / np.float32(cap)) * np.float32(cap)
+    return capped
+
+
+def activate(name: str, x: Floats) -> Floats:
+    """silu, ``x * sigmoid(x)``, or the tanh approximation of GELU (Hendrycks and Gimpel 2016)."""
+    if name == "silu":
+        with np.errstate(over="ignore"):  # exp(-x) may overflow, and the quotient is then zero as it should be
+            silu: Floats = x / (1 + np.exp(-x))
+        return silu
+    gelu: Floats = 0.5 * x * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)))
+    return gelu

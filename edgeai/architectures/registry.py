@@ -11,24 +11,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.architectures import llama
-from edgeai.architectures.config import DecoderConfig, read_config
-from edgeai.architectures.decoder import DecoderBuilder, LoadTensor
+from edgeai.architectures import (
+    ernie4_5,
+    gemma2,
+    gemma3_text,
+    glm4,
+    granite,
+    llama,
+    minicpm,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
+from edgeai.architectures.blocks import Blocks, LoadTensor
+from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.decoder import DecoderBuilder
 from edgeai.architectures.graph import GraphBuilder
+from edgeai.architectures.keys import Keys
 from edgeai.architectures.reference import ReferenceDecoder
+from edgeai.architectures.rope import unified
 from edgeai.errors import UnsupportedModel
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderArchitecture:
-    """How to write one family's graph, and how to compute the same thing plainly."""
+    """How one family reads its configuration, and its definition in shared blocks, for graph and numpy alike."""
 
-    build: Callable[[DecoderBuilder], None]
-    reference: Callable[[ReferenceDecoder], None]
+    configure: Callable[[Keys], DecoderConfig]
+    forward: Callable[[Blocks[Any]], None]
 
 
 ARCHITECTURES: Mapping[str, DecoderArchitecture] = {
-    "llama": DecoderArchitecture(llama.build, llama.reference),
+    "ernie4_5": DecoderArchitecture(ernie4_5.configure, ernie4_5.forward),
+    "gemma2": DecoderArchitecture(gemma2.configure, gemma2.forward),
+    "gemma3_text": DecoderArchitecture(gemma3_text.configure, gemma3_text.forward),
+    "glm4": DecoderArchitecture(glm4.configure, glm4.forward),
+    "granite": DecoderArchitecture(granite.configure, granite.forward),
+    "llama": DecoderArchitecture(llama.configure, llama.forward),
+    "minicpm": DecoderArchitecture(minicpm.configure, minicpm.forward),
+    "mistral": DecoderArchitecture(mistral.configure, mistral.forward),
+    "olmo2": DecoderArchitecture(olmo2.configure, olmo2.forward),
+    "phi3": DecoderArchitecture(phi3.configure, phi3.forward),
+    "qwen2": DecoderArchitecture(qwen2.configure, qwen2.forward),
+    "qwen3": DecoderArchitecture(qwen3.configure, qwen3.forward),
+    "smollm3": DecoderArchitecture(smollm3.configure, smollm3.forward),
 }
 
 
@@ -43,18 +72,36 @@ def architecture_for(model_type: str) -> DecoderArchitecture:
     )
 
 
-def write_graph(config: Mapping[str, Any], load: LoadTensor, graph_path: Path, weights_path: Path) -> DecoderConfig:
-    """Write a decoder's graph and weights; `load` gives tensors by Hugging Face name, in the form to be stored."""
+def decoder_config(config: Mapping[str, Any], context: int | None = None) -> DecoderConfig:
+    """Parse and check a `config.json`. `context`: positions the package is made for, by default the model's own.
+
+    Raises `UnsupportedModel`, `SourceError` or `InvalidInput` (a context that the model does not have).
+    """
     architecture = architecture_for(str(config.get("model_type", "")))
-    decoder = read_config(config)
+    return architecture.configure(Keys(unified(config), context))
+
+
+def write_graph(
+    config: Mapping[str, Any], load: LoadTensor, graph_path: Path, weights_path: Path, *, context: int | None = None
+) -> DecoderConfig:
+    """Write a decoder's graph and weights; `load` gives tensors by Hugging Face name, in the form to be stored."""
+    decoder = decoder_config(config, context)
     with GraphBuilder(weights_path) as graph:
-        architecture.build(DecoderBuilder(graph, decoder, load))
+        architecture_for(decoder.model_type).forward(DecoderBuilder(graph, decoder, load))
         graph.save(graph_path, name=decoder.model_type)
     return decoder
 
 
-def reference_logits(config: Mapping[str, Any], load: LoadTensor, ids: list[int]) -> NDArray[np.float32]:
+def run_reference(reference: ReferenceDecoder) -> None:
+    """Run a plain numpy decoder, or what is built on one, to the input of its output head."""
+    architecture_for(reference.config.model_type).forward(reference)
+
+
+def reference_logits(
+    config: Mapping[str, Any] | DecoderConfig, load: LoadTensor, ids: list[int]
+) -> NDArray[np.float32]:
     """Logits [tokens, vocab_size] of the plain numpy forward pass."""
-    reference = ReferenceDecoder(read_config(config), load, ids)
-    architecture_for(reference.config.model_type).reference(reference)
+    decoder = config if isinstance(config, DecoderConfig) else decoder_config(config)
+    reference = ReferenceDecoder(decoder, load, ids)
+    run_reference(reference)
     return np.concatenate(list(reference.logits()), axis=1)

@@ -99,7 +99,6 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Pr
     quality = measure(
         graph,
         config,
-        source.config,
         _validation_ids(files, config),
         original=source.load,
         stored=lambda name: quantize(name, source.load(name), bits),

@@ -6,16 +6,15 @@ compared at every position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeai.architectures.blocks import LoadTensor
 from edgeai.architectures.config import DecoderConfig
-from edgeai.architectures.decoder import LoadTensor
 from edgeai.architectures.registry import reference_logits
 from edgeai.errors import ValidationFailed
 from edgeai.onnx_session import OnnxSession
@@ -121,7 +120,6 @@ def log_softmax(logits: Logits) -> NDArray[np.float64]:
 def measure(
     graph: Path,
     config: DecoderConfig,
-    source_config: Mapping[str, Any],
     ids: Sequence[int],
     *,
     original: LoadTensor,
@@ -133,10 +131,10 @@ def measure(
     Raises `ValidationFailed` when the graph does not compute what its own weights say.
     """
     logits = run_graph(graph, config, ids, chunked(len(ids)))
-    against_source = compare(reference_logits(source_config, original, list(ids)), logits, ids)
+    against_source = compare(reference_logits(config, original, list(ids)), logits, ids)
     against_stored = against_source
     if requantized:
-        against_stored = compare(reference_logits(source_config, stored, list(ids)), logits, ids)
+        against_stored = compare(reference_logits(config, stored, list(ids)), logits, ids)
     if not against_stored.mean_kl <= GRAPH_LIMIT:  # written so that NaN fails
         raise ValidationFailed(
             f"the graph is {against_stored.mean_kl:.4g} nats per token away from its own weights, more than"

@@ -23,7 +23,8 @@ class Graph:
 
     def __init__(self, source: TinySource, folder: Path, *, rows: int = 1, capacity: int = 160, exact: bool = False):
         self.path = folder / "model.onnx"
-        self.config = write_graph(source.config, source.load, self.path, folder / "weights.bin")
+        context = getattr(source, "context", None)
+        self.config = write_graph(source.config, source.load, self.path, folder / "weights.bin", context=context)
         if exact:
             compute_in_float(self.path)
         self._session = OnnxSession(self.path, threads=1)

@@ -8,8 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edgeai.architectures.config import read_config
-from edgeai.architectures.registry import reference_logits
+from edgeai.architectures.registry import decoder_config, reference_logits
 from edgeai.build.validate import TEXT, chunked, compare, run_graph
 from edgeai.package.package import Package
 from edgeai.sources.gguf import GGUFSource
@@ -36,7 +35,7 @@ def test_weights_are_transcoded_exactly(
     float_graph: Path, smollm_source: GGUFSource, smollm_tokenizer: Tokenizer
 ) -> None:
     ids = smollm_tokenizer.encode(TEXT)[:96]
-    logits = run_graph(float_graph, read_config(smollm_source.config), ids, chunked(len(ids)))
+    logits = run_graph(float_graph, decoder_config(smollm_source.config), ids, chunked(len(ids)))
     result = compare(reference_logits(smollm_source.config, smollm_source.load, ids), logits, ids)
     assert result.mean_kl < 1e-9
     assert result.max_difference < 1e-2

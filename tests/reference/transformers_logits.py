@@ -1,10 +1,14 @@
-"""Logits of transformers' own Llama in float32, for tests. Runs in an environment with torch and transformers.
+"""Logits of transformers' own models in float32, for tests. Runs in an environment with torch and transformers.
 
 usage: transformers_logits.py gguf MODEL.gguf IDS.npy LOGITS.npy
        transformers_logits.py folder CHECKPOINT IDS.npy LOGITS.npy
        transformers_logits.py tiny CHECKPOINT CONFIG.json
+       transformers_logits.py batch FOLDER
 
-`IDS.npy` is int64 [tokens], `LOGITS.npy` becomes float32 [tokens, vocab_size]. `tiny` writes a random checkpoint.
+`IDS.npy` is int64 [tokens], `LOGITS.npy` becomes float32 [tokens, vocab_size]. `tiny` writes a random checkpoint of any
+`model_type`. `batch` does `tiny` and `folder` in one process for every `FOLDER/NAME/theirs.json`: the checkpoint goes
+to `FOLDER/NAME/checkpoint`, the logits of `FOLDER/ids.npy` to `FOLDER/NAME/logits.npy`.
+
 It shares no code with edgeai: tensors are dequantized by the package gguf, and rows of the q and k projections are put
 back into Hugging Face's order here.
 """
@@ -20,7 +24,7 @@ import gguf
 import numpy as np
 import torch
 from gguf.quants import dequantize
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 PARTS = {
     "attn_norm": "input_layernorm",
@@ -89,27 +93,46 @@ def from_gguf(path: Path) -> LlamaForCausalLM:
 def write_tiny(folder: Path, config: dict[str, Any]) -> None:
     """A random checkpoint with weights large enough that every part of the model matters."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**config))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.uniform_(0.8, 1.2)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.5)
+            elif parameter.ndim == 1:  # a norm; where it was made of zeros it multiplies with 1 + weight
+                offset = 1.0 if not parameter.any() else 0.0
+                parameter.uniform_(0.8 - offset, 1.2 - offset)
             else:
                 parameter.normal_(0, 2.0 / parameter.shape[1] ** 0.5)
     model.save_pretrained(folder, safe_serialization=True)
 
 
+def open_folder(folder: Path) -> PreTrainedModel:
+    """A checkpoint with plain attention: the fast kinds leave soft caps out."""
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+
+
 @torch.inference_mode()
-def logits(model: LlamaForCausalLM, ids: np.ndarray) -> np.ndarray:
+def logits(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     return model.float().eval()(torch.from_numpy(ids)[None]).logits[0].numpy()
+
+
+def batch(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ids = np.load(folder / "ids.npy")
+    for config in sorted(folder.glob("*/theirs.json")):
+        checkpoint = config.with_name("checkpoint")
+        write_tiny(checkpoint, json.loads(config.read_text()))
+        np.save(config.with_name("logits.npy"), logits(open_folder(checkpoint), ids))
 
 
 def main(kind: str, model: str, *rest: str) -> None:
     if kind == "tiny":
         write_tiny(Path(model), json.loads(Path(rest[0]).read_text()))
-        return
-    loaded = from_gguf(Path(model)) if kind == "gguf" else LlamaForCausalLM.from_pretrained(model)
-    np.save(rest[1], logits(loaded, np.load(rest[0])))
+    elif kind == "batch":
+        batch(Path(model))
+    else:
+        loaded = from_gguf(Path(model)) if kind == "gguf" else open_folder(Path(model))
+        np.save(rest[1], logits(loaded, np.load(rest[0])))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""The float graph of every architecture equals the numpy reference; transformers is asked in tests/reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeai.architectures.reference import ReferenceDecoder
+from edgeai.architectures.registry import ARCHITECTURES, decoder_config, reference_logits, run_reference
+from edgeai.sources.weights import Tensor
+from tests.architectures.graphs import Graph, random_ids
+from tests.fixtures.architectures import CASES, Case, RandomCheckpoint
+
+TOLERANCE = 1e-3
+
+
+class Checkpoint:
+    """A case with random weights, as `Graph` wants its source."""
+
+    def __init__(self, case: Case) -> None:
+        self.config: Mapping[str, Any] = case.config
+        self.context = case.context
+        self.weights = RandomCheckpoint(case.decoder)
+
+    def load(self, name: str) -> Tensor:
+        return self.weights.load(name)
+
+
+def test_every_architecture_has_a_case() -> None:
+    assert {case.architecture for case in CASES} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_graph_equals_reference(case: Case, tmp_path: Path) -> None:
+    """A prompt in chunks, single tokens, and then two ragged rows at once."""
+    source = Checkpoint(case)
+    ids, other = random_ids(90), random_ids(70, seed=1)
+    wanted = reference_logits(case.decoder, source.load, ids)
+    assert wanted.std() > 0.5
+    graph = Graph(source, tmp_path, rows=2)
+    assert np.abs(graph.steps(ids[:80], [61, 15, 1, 1, 1, 1]) - wanted[:80]).max() < TOLERANCE
+    rows = graph.run([ids[:40], other[:64]], [0, 0], wanted=[(1, 63), (0, 3)])
+    second = reference_logits(case.decoder, source.load, other)
+    assert np.abs(rows - [second[63], wanted[3]]).max() < TOLERANCE
+    rows = graph.run([ids[40:90], other[64:]], [40, 64])
+    assert np.abs(rows - np.concatenate([wanted[40:], second[64:]])).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_graph_and_reference_read_the_same_tensors(case: Case, tmp_path: Path) -> None:
+    reference, graph = RandomCheckpoint(case.decoder), Checkpoint(case)
+    reference_logits(case.decoder, reference.load, [1, 2, 3])
+    Graph(graph, tmp_path)
+    assert graph.weights.asked == reference.asked
+
+
+class Recorder(ReferenceDecoder):
+    """Keeps what every matrix is multiplied with, as calibration does."""
+
+    def project(self, x, name):
+        self.seen = [*getattr(self, "seen", []), (name, x.shape)]
+        return super().project(x, name)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_product_passes_through_project(case: Case) -> None:
+    """By the checkpoint's own names, in the order of the layers, with its input's features."""
+    weights = RandomCheckpoint(case.decoder)
+    recorder = Recorder(case.decoder, weights.load, random_ids(5))
+    run_reference(recorder)
+    matrices = {name for name in weights.asked if name.endswith("_proj.weight")}
+    assert {name for name, _ in recorder.seen} == matrices
+    assert len(recorder.seen) == len(matrices)
+    assert all(shape == (5, weights.load(name).shape[1]) for name, shape in recorder.seen)
+    layers = [int(name.split(".")[2]) for name, _ in recorder.seen]
+    assert layers == sorted(layers)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_segments_are_independent(case: Case) -> None:
+    """Sequences that are concatenated give what each gives alone."""
+    load = RandomCheckpoint(case.decoder).load
+    first, second = random_ids(40), random_ids(33, seed=1)
+    both = ReferenceDecoder(case.decoder, load, [*first, *second], segments=[40, 33])
+    run_reference(both)
+    alone = []
+    for ids in (first, second):
+        decoder = ReferenceDecoder(case.decoder, load, ids)
+        run_reference(decoder)
+        alone.append(decoder.hidden)
+    np.testing.assert_allclose(both.hidden, np.concatenate(alone), atol=1e-4)
+
+
+def test_segments_have_to_cover_the_tokens() -> None:
+    with pytest.raises(ValueError, match="segments of 3 tokens do not cover 5"):
+        ReferenceDecoder(CASES[0].decoder, RandomCheckpoint(CASES[0].decoder).load, [1] * 5, segments=[1, 2])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_context_is_the_package_s(case: Case) -> None:
+    """A shorter context only shortens the tables, and a window that never ends is none."""
+    short = decoder_config(case.config, 16)
+    assert short.context_length == 16
+    assert all(layer.window is None for layer in short.layers)
