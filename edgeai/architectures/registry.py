@@ -65,7 +65,7 @@ def architecture_for(model_type: str) -> DecoderArchitecture:
     """Raises `UnsupportedModel`, naming the nearest supported architecture."""
     if model_type in ARCHITECTURES:
         return ARCHITECTURES[model_type]
-    near = difflib.get_close_matches(model_type, ARCHITECTURES, n=1, cutoff=0.3) or sorted(ARCHITECTURES)[:1]
+    near = difflib.get_close_matches(model_type.lower(), ARCHITECTURES, n=1, cutoff=0.3) or sorted(ARCHITECTURES)[:1]
     known = ", ".join(sorted(ARCHITECTURES))
     raise UnsupportedModel(
         f"architecture {model_type!r} is not supported", f"supported: {known}; the nearest is {near[0]!r}"

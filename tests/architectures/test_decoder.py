@@ -104,12 +104,15 @@ def test_a_tensor_of_another_shape_is_named(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
-@pytest.mark.parametrize("name", ["lama", "LLaMA-2", "mamba"])
-def test_an_unknown_architecture_is_told_its_nearest(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("lama", "llama"), ("LLaMA-2", "llama"), ("gemma", "gemma2"), ("minicpm3", "minicpm"), ("olmo", "olmo2")],
+)
+def test_an_unknown_architecture_is_told_its_nearest(name: str, nearest: str, tmp_path: Path) -> None:
     source = TinySource(model_type=name)
     with pytest.raises(UnsupportedModel, match=name) as caught:
         write_graph(source.config, source.load, tmp_path / "model.onnx", tmp_path / "weights.bin")
-    assert "'llama'" in caught.value.hint
+    assert f"the nearest is {nearest!r}" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
