@@ -11,6 +11,7 @@ from pathlib import Path
 import edgeai
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.registry import write_graph
+from edgeai.build.leftovers import require_all_used
 from edgeai.build.quantize import quantize
 from edgeai.build.storage import StoredTensors
 from edgeai.build.target import Target, open_target
@@ -94,6 +95,7 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Pr
     writer.write(LICENCE_NAME, licence_notice(target.licence).encode())
     graph = writer.folder / GRAPH_NAME
     config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME)
+    require_all_used(source, stored.loaded)
     quantization = stored.quantization()
     progress("validate")
     quality = measure(
@@ -115,7 +117,7 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Pr
         tokens=_token_ids(files),
         quantization=quantization,
         quality=quality,
-        prompt=target.recipe.prompt if target.recipe else PromptDefaults(),
+        prompt=_prompt(target.recipe, files),
     )
     return writer.publish(manifest)
 
@@ -137,6 +139,12 @@ def _require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> No
             f" {target.max_mean_kl}. Nothing was published",
             "use more bits, or change the recipe's max_mean_kl",
         )
+
+
+def _prompt(recipe: Recipe | None, files: TokenizerFiles) -> PromptDefaults:
+    """The recipe's defaults; where it does not say, how the model's makers sample from it."""
+    stated = recipe.prompt.model_dump(exclude_none=True) if recipe else {}
+    return PromptDefaults.model_validate({**files.sampling, **stated})
 
 
 def _recipe_bits(recipe: Recipe | None) -> int | None:

