@@ -92,7 +92,7 @@ def _listed_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[int, dict[
 def _add_missing(document: dict[str, Any], listed: Mapping[int, Mapping[str, Any]]) -> None:
     """Put tokens into the document that only other files list; those it has already are as it says."""
     added = document.setdefault("added_tokens", [])
-    if not isinstance(added, list) or not all(isinstance(token, dict) and type(token.get("id")) is int for token in added):
+    if not isinstance(added, list) or not all(isinstance(t, dict) and type(t.get("id")) is int for t in added):
         raise SourceError(f"{DOCUMENT}: added_tokens is no list of tokens", INCOMPLETE)
     there = {token.get("content") for token in added} | {token["id"] for token in added}
     vocabulary = _vocabulary(document)
