@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from edgeai.errors import InvalidInput, SourceError
 from edgeai.progress import Progress
 from edgeai.recipe import HubRef, ModelScopeRef, RepositoryRef, describe_errors
+from edgeai.sources.folder import FolderSource
 from edgeai.sources.gguf import GGUFSource
 from edgeai.sources.hub import HuggingFace
 from edgeai.sources.listing import COMMIT, Hub, Wanted
@@ -58,9 +59,9 @@ def open_snapshot(snapshot: Snapshot) -> WeightSource:
     ggufs = sorted(name for name in snapshot.provenance.sha256 if name.lower().endswith(".gguf"))
     if len(ggufs) == 1:
         return GGUFSource(snapshot.folder / ggufs[0], provenance=snapshot.provenance)
-    raise SourceError(
-        f"{snapshot.provenance.location} is a Hugging Face checkpoint, which is not supported yet", "convert it to GGUF"
-    )
+    if len(ggufs) > 1:
+        raise SourceError(f"{snapshot.provenance.location}: {len(ggufs)} GGUF files: {', '.join(ggufs)}", "name one")
+    return FolderSource(snapshot.folder, provenance=snapshot.provenance)
 
 
 def _commit(revision: str) -> bool:

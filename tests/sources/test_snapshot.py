@@ -19,6 +19,7 @@ from edgeai.sources.hub import HuggingFace
 from edgeai.sources.listing import Hub, Wanted
 from edgeai.sources.modelscope import ModelScope
 from edgeai.sources.snapshot import Snapshot, SnapshotCache
+from tests.fixtures.checkpoints import tiny_checkpoint
 from tests.fixtures.gguf_files import tiny_llama
 from tests.fixtures.hub_server import HubServer, Repository, git_sha1, sha256
 
@@ -355,3 +356,18 @@ def test_a_gguf_repository_opens_as_a_source(
     assert source.provenance.revision == COMMIT
     assert source.provenance.sha256 == {"tiny-Q4_1.gguf": sha256(files["tiny-Q4_1.gguf"])}
     assert source.load("model.norm.weight").dequantize().shape == (64,)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("hub", HubRef), ("modelscope", ModelScopeRef)])
+def test_a_checkpoint_repository_opens_as_a_source(
+    hub_server: HubServer, tmp_path: Path, kind: str, model: type[HubRef | ModelScopeRef]
+) -> None:
+    written = tiny_checkpoint("BF16", shards=2).write(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in written.iterdir()}
+    hub_server.repositories[REPO] = Repository(files | {"pytorch_model.bin": b"pickle"})
+    entry = model.model_validate({"kind": kind, "repo": REPO, "revision": COMMIT})
+    source = open_source(entry, tmp_path / "cache", progress=silent)
+    assert (source.provenance.kind, source.provenance.location) == (kind, REPO)
+    assert source.provenance.sha256 == {name: sha256(data) for name, data in files.items()}
+    assert source.load("model.norm.weight").dequantize().shape == (64,)
+    assert source.tokenizer().bos_token_id == 1
