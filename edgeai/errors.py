@@ -4,6 +4,7 @@
     ├── InvalidInput            400  a value the caller can correct
     │   └── ContextLengthExceeded    the prompt does not fit the model's context
     ├── NotFound                404  no such model, package or recipe
+    ├── LicenceNotAccepted      403  weights under terms that the user has to accept first
     ├── SourceError             422  weights that cannot be read as they are
     │   └── UnsupportedModel         readable, but of a kind edgeai does not know
     ├── PackageError            500  a model package that is damaged or does not match its manifest
@@ -50,6 +51,12 @@ class NotFound(EdgeaiError):
     """No such model, package or recipe."""
 
     status = 404
+
+
+class LicenceNotAccepted(EdgeaiError):
+    """Weights under terms that are not open, and that the user did not accept."""
+
+    status = 403
 
 
 class SourceError(EdgeaiError):

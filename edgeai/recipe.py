@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import edgeai
+from edgeai import licences
 from edgeai.errors import InvalidInput, NotFound
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
@@ -44,8 +45,9 @@ class Strict(BaseModel):
 class Licence(Strict):
     """Licence of the weights; its text is the package's LICENSE file."""
 
-    spdx: str
+    spdx: str = Field(min_length=1)
     url: str = ""
+    note: str = ""  # what it allows, in plain words; for those that are not open
 
 
 class PromptDefaults(Strict):
@@ -131,6 +133,41 @@ class QualityTarget(Strict):
     """What a build must reach to be published."""
 
     max_mean_kl: float = Field(default=0.01, gt=0)  # nats per token against the source's own weights
+    min_top_token_agreement: float | None = Field(default=None, ge=0, le=1)  # with the source's likeliest token
+    max_perplexity_ratio: float | None = Field(default=None, gt=0)  # to the source's own perplexity
+
+
+class ModelSize(Strict):
+    """Dimensions of a model as published. What it needs of disk and memory is computed from them, never typed in."""
+
+    model_type: str
+    parameters: int = Field(gt=0)
+    layers: int = Field(gt=0, le=1000)
+    hidden: int = Field(gt=0)
+    intermediate: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head: int = Field(gt=0)  # values of one head's key
+    vocab: int = Field(gt=0)
+    context: int = Field(gt=0)  # positions it was trained for
+    tied: bool  # whether the token table is the output head as well
+    stored_head: bool = False  # a tied head that the files hold all the same
+    source_bits: float = Field(default=16, gt=0, le=32)  # of a weight in the files
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) do not divide among kv_heads ({self.kv_heads})")
+        if self.stored_head and not self.tied:
+            raise ValueError("stored_head is about tied heads: tied = true")
+        if self.table >= self.parameters:
+            raise ValueError(f"parameters ({self.parameters}) are fewer than the token table alone has ({self.table})")
+        return self
+
+    @property
+    def table(self) -> int:
+        """Values of the token table, and of an output head of its own."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
 
 
 class Recipe(Strict):
@@ -139,11 +176,25 @@ class Recipe(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")], ...] = ()  # as in BCP 47
     licence: Licence | None = None
+    size: ModelSize | None = None
     sources: tuple[SourceRef, ...] = Field(min_length=1)
     quantization: QuantizationPlan = QuantizationPlan()
     prompt: PromptDefaults = PromptDefaults()
     quality: QualityTarget = QualityTarget()
+
+    @field_validator("licence")
+    @classmethod
+    def _licence_is_explained(cls, licence: Licence | None) -> Licence | None:
+        if licence is None or licences.is_open(licence.spdx):
+            return licence
+        if not licences.is_known(licence.spdx):
+            near = ", ".join(licences.nearest(licence.spdx)) or "Apache-2.0, MIT"
+            raise ValueError(f"{licence.spdx!r} is not in SPDX's list (near: {near}); write LicenseRef-NAME for others")
+        if not licence.url or not licence.note:
+            raise ValueError(f"{licence.spdx} is not an open licence: it needs url, and note with what it allows")
+        return licence
 
     @classmethod
     def load(cls, path: Path) -> Self:

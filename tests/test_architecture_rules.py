@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"package"},
     {"onnx_session", "text", "config", "exporter"},
     {"recipe", "progress"},
-    {"errors", "__init__"},
+    {"errors", "licences", "__init__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BUILD_HALF = {"build", "architectures", "sources"}

@@ -96,6 +96,47 @@ def test_a_branch_is_allowed_where_the_recipe_says_it_is_not_pinned(tmp_path: Pa
     assert (source.pinned, source.revision, source.files) == (False, "main", ())
 
 
+SIZE = """
+[size]
+model_type = "llama"
+parameters = 1000
+layers = 2
+hidden = 8
+intermediate = 16
+heads = 4
+kv_heads = 2
+head = 2
+vocab = 10
+context = 64
+tied = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINIMAL + SIZE.replace("layers = 2", ""), r"size\.layers: missing"),
+        (MINIMAL + SIZE.replace("layers = 2", "layers = 0"), r"size\.layers: .*greater than 0"),
+        (MINIMAL + SIZE.replace("kv_heads = 2", "kv_heads = 3"), r"size: .*heads \(4\) do not divide among kv_heads"),
+        (MINIMAL + SIZE.replace("1000", "70"), r"size: .*fewer than the token table"),
+        (MINIMAL + SIZE.replace("tied = true", "tied = false\nstored_head = true"), r"size: .*tied heads"),
+        (MINIMAL + SIZE + "memory = 1", r"size\.memory: unknown key"),
+        ('languages = ["English"]\n' + MINIMAL, r"languages\.0: String should match"),
+        (MINIMAL + '[licence]\nspdx = "Apache 2"', r"licence: .*not in SPDX's list \(near: Apache-2\.0"),
+        (MINIMAL + '[licence]\nspdx = "LicenseRef-x"', "licence: .*needs url, and note"),
+        (MINIMAL + '[licence]\nspdx = "CC-BY-NC-4.0"\nurl = "https://example.org"', "licence: .*needs url, and note"),
+        (
+            MINIMAL + "[quality]\nmin_top_token_agreement = 2.0",
+            r"quality\.min_top_token_agreement: .*less than or equal",
+        ),
+        (MINIMAL + "[quality]\nmax_perplexity_ratio = 0.0", r"quality\.max_perplexity_ratio: .*greater than 0"),
+    ],
+)
+def test_mistakes_about_sizes_and_licences(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        load(tmp_path, text)
+
+
 def test_unknown_recipes_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no recipe is called") as raised:
         find_recipe("smollm2-135m-instuct")

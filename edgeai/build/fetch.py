@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeai.build.licence_check import require_accepted, stated_licence
 from edgeai.errors import InvalidInput, OutOfDisk, SourceError
 from edgeai.progress import Progress
-from edgeai.recipe import PathRef, Recipe, RepositoryRef, SourceRef, WheelRef, find_recipe
+from edgeai.recipe import Licence, PathRef, Recipe, RepositoryRef, SourceRef, WheelRef, find_recipe
 from edgeai.sources.repository import parse_spec, snapshots_for, wanted_of
 from edgeai.sources.snapshot import Plan
 from edgeai.sources.weights import Provenance
@@ -50,16 +51,25 @@ class Download:
                 return self.entry.path, None
 
 
-def plan_download(spec: str, cache: Path, progress: Progress, *, refresh: bool = False) -> Download:
+def plan_download(
+    spec: str, cache: Path, progress: Progress, *, accept_licence: bool = False, refresh: bool = False
+) -> Download:
     """What a build of `spec` (a recipe, its file, or a hub's repository) would download.
 
-    `refresh` looks up anew what a branch means. Raises `InvalidInput`, `NotFound`, or `SourceError` where there is no
-    source to be had.
+    `refresh` looks up anew what a branch means. Raises `InvalidInput`, `NotFound`, `LicenceNotAccepted`, or
+    `SourceError` where there is no source to be had.
     """
+    sources, licence = _sources(spec)
+    if licence is not None:
+        require_accepted(licence, accept_licence, spec, kind="recipe")
     reasons = []
-    for entry in _entries(spec):
+    for entry in sources:
         try:
-            return _plan(entry, cache, progress, refresh)
+            download = _plan(entry, cache, progress, refresh)
+            if licence is None and download.plan is not None:
+                stated = stated_licence(download.plan.listing.licence)
+                require_accepted(stated, accept_licence, download.title, kind=entry.kind)
+            return download
         except OutOfDisk:
             raise
         except SourceError as error:
@@ -67,15 +77,15 @@ def plan_download(spec: str, cache: Path, progress: Progress, *, refresh: bool =
     raise SourceError("nothing can be downloaded: " + "; ".join(reasons), "make one of the sources available")
 
 
-def _entries(spec: str) -> Sequence[SourceRef]:
+def _sources(spec: str) -> tuple[Sequence[SourceRef], Licence | None]:
+    """The sources that `spec` names, and the licence where a recipe states it."""
     if (entry := parse_spec(spec)) is not None:
-        return (entry,)
+        return (entry,), None
     path = Path(spec)
-    if path.suffix == ".toml":
-        return Recipe.load(path).sources
-    if path.exists():
+    if path.suffix != ".toml" and path.exists():
         raise InvalidInput(f"{spec} is on this machine already", "`edgeai build` makes a package of it")
-    return find_recipe(spec).sources
+    recipe = Recipe.load(path) if path.suffix == ".toml" else find_recipe(spec)
+    return recipe.sources, recipe.licence
 
 
 def _plan(entry: SourceRef, cache: Path, progress: Progress, refresh: bool) -> Download:

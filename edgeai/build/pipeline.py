@@ -61,6 +61,7 @@ def build_package(
     *,
     out: Path | None = None,
     bits: int | None = None,
+    accept_licence: bool = False,
     home: Path,
     cache: Path,
     progress: Progress = silent,
@@ -71,7 +72,7 @@ def build_package(
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
     """
     started = time.perf_counter()
-    target = open_target(spec, cache, progress)
+    target = open_target(spec, cache, progress, accept_licence=accept_licence)
     plan = bits if bits is not None else _recipe_bits(target.recipe)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, plan, progress)
@@ -112,6 +113,7 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Pr
         description=target.recipe.description if target.recipe else "",
         files={},
         licence=target.licence,
+        licence_accepted=target.licence_accepted,
         origin=_origin(target),
         architecture=_architecture(config, stored.parameters),
         tokens=_token_ids(files),
@@ -158,6 +160,7 @@ def _origin(target: Target) -> Origin:
         location=provenance.location,
         revision=provenance.revision,
         sha256=dict(provenance.sha256),
+        licence=provenance.licence,
         builder=f"edgeai {edgeai.__version__}",
     )
 

@@ -6,15 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeai.build.licence_check import contradiction, require_accepted, stated_licence
 from edgeai.errors import InvalidInput, NotFound
-from edgeai.package.licence import known_licences
 from edgeai.progress import Progress
-from edgeai.recipe import Licence, Recipe, find_recipe
-from edgeai.sources.open import open_first, open_path, open_source
-from edgeai.sources.repository import parse_spec
-from edgeai.sources.weights import Provenance, WeightSource
-
-UNKNOWN_LICENCE = "LicenseRef-unknown"
+from edgeai.recipe import Licence, Recipe, RepositoryRef, find_recipe
+from edgeai.sources.open import open_first, open_path
+from edgeai.sources.repository import open_snapshot, parse_spec, snapshots_for, wanted_of
+from edgeai.sources.weights import WeightSource
 
 
 @dataclass(frozen=True)
@@ -25,39 +23,51 @@ class Target:
     source: WeightSource
     recipe: Recipe | None
     licence: Licence
+    licence_accepted: bool = False  # by the user, because it is not an open one
 
 
-def open_target(spec: str, cache: Path, progress: Progress) -> Target:
+def open_target(spec: str, cache: Path, progress: Progress, *, accept_licence: bool = False) -> Target:
     """Open what `spec` names: a `.toml` file, weights on disk, a hub's repository, or one of edgeai's recipes.
 
-    Raises `NotFound`, `InvalidInput`, `SourceError` or `OutOfDisk`.
+    Weights whose licence is not open need `accept_licence`, before anything of them is downloaded. Raises `NotFound`,
+    `InvalidInput`, `LicenceNotAccepted`, `SourceError` or `OutOfDisk`.
     """
     if (entry := parse_spec(spec)) is not None:
-        source = open_source(entry, cache, progress=progress)
-        return Target(name_of(entry.repo.rpartition("/")[2]), source, None, _licence(None, source.provenance))
+        return _from_repository(entry, cache, progress, accept_licence)
     path = Path(spec)
     if path.suffix == ".toml":
-        return _from_recipe(Recipe.load(path), path.parent, cache, progress)
+        return _from_recipe(Recipe.load(path), path.parent, cache, progress, accept_licence)
     if path.exists():
         source = open_path(path)
-        return Target(name_from(path), source, None, _licence(None, source.provenance))
+        licence = stated_licence(source.provenance.licence)
+        accepted = require_accepted(licence, accept_licence, path.name, kind="path")
+        return Target(name_from(path), source, None, licence, accepted)
     if path.suffix or path.name != spec:
         raise NotFound(f"there is no file or folder {spec}", "check the path")
-    return _from_recipe(find_recipe(spec), None, cache, progress)
+    return _from_recipe(find_recipe(spec), None, cache, progress, accept_licence)
 
 
-def _from_recipe(recipe: Recipe, folder: Path | None, cache: Path, progress: Progress) -> Target:
+def _from_repository(entry: RepositoryRef, cache: Path, progress: Progress, accept_licence: bool) -> Target:
+    snapshots, wanted = snapshots_for(entry, cache, progress), wanted_of(entry)
+    plan = snapshots.plan(wanted)
+    licence = stated_licence(plan.listing.licence)
+    accepted = require_accepted(licence, accept_licence, entry.repo, kind=snapshots.kind)
+    source = open_snapshot(snapshots.fetch(wanted, plan))
+    return Target(name_of(entry.repo.rpartition("/")[2]), source, None, licence, accepted)
+
+
+def _from_recipe(recipe: Recipe, folder: Path | None, cache: Path, progress: Progress, accept_licence: bool) -> Target:
+    """Opened by a recipe, whose word on the licence counts; where the source says otherwise, that is told."""
+    if recipe.licence is not None:
+        require_accepted(recipe.licence, accept_licence, recipe.name, kind="recipe")
     source = open_first(recipe.sources, cache, folder, progress)
-    return Target(recipe.name, source, recipe, _licence(recipe.licence, source.provenance))
-
-
-def _licence(stated: Licence | None, provenance: Provenance) -> Licence:
-    return stated or Licence(spdx=canonical_spdx(provenance.licence or UNKNOWN_LICENCE))
-
-
-def canonical_spdx(identifier: str) -> str:
-    """Model files write "apache-2.0" or "mit"; SPDX's own spelling where edgeai has that licence's text."""
-    return next((name for name in known_licences() if name.lower() == identifier.lower()), identifier)
+    origin = source.provenance
+    licence = recipe.licence or stated_licence(origin.licence)
+    accepted = require_accepted(licence, accept_licence, recipe.name, kind=origin.kind)
+    if recipe.licence and (difference := contradiction(recipe.licence, origin.licence, origin.location)):
+        progress(difference)
+        accepted |= require_accepted(stated_licence(origin.licence), accept_licence, origin.location, kind=origin.kind)
+    return Target(recipe.name, source, recipe, licence, accepted)
 
 
 def name_from(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeai.cli.output import JsonFlag, emit, progress_display, say
+from edgeai.cli.output import AcceptLicence, JsonFlag, emit, progress_display, say
 from edgeai.errors import EdgeaiError
 
 
@@ -21,6 +21,7 @@ def build(
     bits: Annotated[
         Literal["4", "8"] | None, typer.Option(help="Round weights that come as floats to this many bits.")
     ] = None,
+    accept_licence: AcceptLicence = False,
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
@@ -30,7 +31,13 @@ def build(
 
     with progress_display() as progress:
         report = build_package(
-            target, out=out, bits=int(bits) if bits else None, home=home_dir(), cache=cache_dir(), progress=progress
+            target,
+            out=out,
+            bits=int(bits) if bits else None,
+            accept_licence=accept_licence,
+            home=home_dir(),
+            cache=cache_dir(),
+            progress=progress,
         )
     quality = report.quality
     if json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeai.cli.output import JsonFlag, emit, progress_display, say
+from edgeai.cli.output import AcceptLicence, JsonFlag, emit, progress_display, say
 
 if TYPE_CHECKING:
     from edgeai.build.fetch import Download
@@ -22,6 +22,7 @@ def fetch(
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
+    accept_licence: AcceptLicence = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Look up anew which commit a branch is.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -30,7 +31,7 @@ def fetch(
     from edgeai.config import cache_dir
 
     with progress_display() as progress:
-        plan = plan_download(target, cache_dir(), progress, refresh=refresh)
+        plan = plan_download(target, cache_dir(), progress, accept_licence=accept_licence or dry_run, refresh=refresh)
     report = _describe(target, plan)
     say(_announcement(report))
     if dry_run:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import bench, build, chat, doctor, fetch, models, run, serve
+from edgeai.cli import bench, build, chat, doctor, fetch, models, recipes, run, serve
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(build.build)
 app.command()(fetch.fetch)
+app.add_typer(recipes.app, name="recipes")
 app.command()(models.verify)
 app.add_typer(models.app, name="models")
 app.command()(run.run)

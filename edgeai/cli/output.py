@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgeai.progress import Progress
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AcceptLicence = Annotated[
+    bool, typer.Option("--accept-licence", help="You have read the model's licence, which is not an open one.")
+]
 ModelArgument = Annotated[str, typer.Argument(help="An installed model's name, or a package folder.")]
 _QUARTERS = 4
 

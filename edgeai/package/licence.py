@@ -29,4 +29,5 @@ def licence_notice(licence: Licence) -> str:
         return licence_text(licence.spdx)
     except NotFound:
         where = f"Its text: {licence.url}\n" if licence.url else "The publisher of the weights has its text.\n"
-        return f"The weights in this package are licensed under: {licence.spdx}\n{where}"
+        note = f"\n{licence.note}\n" if licence.note else ""
+        return f"The weights in this package are licensed under: {licence.spdx}\n{where}{note}"

@@ -49,6 +49,7 @@ class Origin(Strict):
     location: str
     revision: str
     sha256: dict[str, str]
+    licence: str | None = None  # as the source states it, in its own words
     builder: str  # "edgeai 0.1.0"
 
 
@@ -104,6 +105,7 @@ class Manifest(Strict):
     description: str = ""
     files: dict[str, FileEntry]
     licence: Licence
+    licence_accepted: bool = False  # whoever built it accepted a licence that is not open
     origin: Origin
     architecture: Architecture
     tokens: TokenIds

@@ -36,9 +36,8 @@ class GGUFSource:
         self._names = {rule.name: name for name, rule in self._rules.items()}
         self._require_all()
         licence = self._file.metadata.get("general.license")
-        self._provenance = replace(
-            provenance or local_provenance(path), licence=licence if isinstance(licence, str) else None
-        )
+        origin = provenance or local_provenance(path)
+        self._provenance = replace(origin, licence=licence if isinstance(licence, str) else origin.licence)
 
     @property
     def path(self) -> Path:

@@ -74,6 +74,11 @@ class SnapshotCache:
         self._progress = progress
         self._sleep = sleep
 
+    @property
+    def kind(self) -> str:
+        """The hub's name in recipes and provenance."""
+        return self._hub.kind
+
     def plan(self, wanted: Wanted) -> Plan:
         """Find out what would be downloaded; asks the hub only for a commit that was never listed.
 

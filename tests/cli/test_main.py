@@ -26,7 +26,7 @@ print(code, *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stde
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    for command in ("build", "fetch", "verify", "models", "run", "chat", "serve", "bench", "eval", "doctor"):
+    for command in ("build", "fetch", "recipes", "verify", "models", "run", "chat", "serve", "bench", "eval", "doctor"):
         assert f" {command} " in result.stdout
     code, *modules = result.stderr.split()
     assert code == "0"

@@ -8,7 +8,7 @@ from edgeai.recipe import Licence
 
 
 def test_known_texts_are_whole() -> None:
-    assert known_licences() == ["Apache-2.0", "MIT"]
+    assert known_licences() == ["Apache-2.0", "CC0-1.0", "MIT", "MPL-2.0"]
     assert "END OF TERMS AND CONDITIONS" in licence_text("apache-2.0")
     assert licence_text("MIT").startswith("MIT License")
 
