@@ -17,7 +17,7 @@ from edgeai.sources.checkpoint_text import text_config, text_names
 from edgeai.sources.folder_tokenizer import TOKENIZER_FILES, read_tokenizer
 from edgeai.sources.gguf import file_digest
 from edgeai.sources.model_card import CARD, stated_licence
-from edgeai.sources.quantized_checkpoint import entries
+from edgeai.sources.quantized_checkpoint import SETTINGS_FILES, entries, settings_of
 from edgeai.sources.safetensors import StoredArray
 from edgeai.sources.weights import Provenance, Tensor, TensorInfo, TokenizerFiles
 
@@ -38,7 +38,8 @@ class FolderSource:
         outer = read_json(path / CONFIG)
         self._config = text_config(outer)
         names = text_names(self._arrays, multimodal="text_config" in outer)
-        self._entries = entries({name: self._arrays[stored] for name, stored in names.items()}, self._config)
+        arrays = {name: self._arrays[stored] for name, stored in names.items()}
+        self._entries = entries(arrays, settings_of(self._config, path))
         self._drop_tied_head()
         self._given = provenance
 
@@ -75,7 +76,7 @@ class FolderSource:
     def _files(self) -> list[str]:
         """Names of all files that are read, in order."""
         weights = {array.path.name for array in self._arrays.values()}
-        company = {CONFIG, INDEX, CARD, *TOKENIZER_FILES}
+        company = {CONFIG, INDEX, CARD, *TOKENIZER_FILES, *SETTINGS_FILES}
         return sorted(weights | {name for name in company if (self.path / name).is_file()})
 
     def _drop_tied_head(self) -> None:
