@@ -1,23 +1,40 @@
-"""The table of `check_types`: GGUF tensor types against exactness."""
+"""The tables of `check_types`: GGUF tensor types, and forms of checkpoint folders, against exactness."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgeai.sources.gguf_blocks import DECODERS
-from tests.fixtures.gguf_types import exactness
+from tests.fixtures.checkpoint_types import FORMS, folder_exactness
+from tests.fixtures.gguf_types import Exactness, exactness
 
-COLUMNS = ("type", "bits in GGUF", "stored as", "bits in package", "stored differs", "computed differs", "re-quantized")
+COLUMNS = (
+    "type",
+    "bits in source",
+    "stored as",
+    "bits in package",
+    "stored differs",
+    "computed differs",
+    "re-quantized",
+)
 
 
 def main() -> None:
-    """Print one line of a Markdown table for each type."""
+    """Print one line for each type."""
+    print("GGUF, against gguf-py\n")
+    show(exactness(encoding) for encoding in DECODERS)
+    print("\nCheckpoint folders, against plain readers of the formats\n")
+    show(folder_exactness(form) for form in FORMS)
+
+
+def show(rows: Iterable[Exactness]) -> None:
+    """A Markdown table."""
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---|---:|---|---:|---:|---:|---|")
-    for encoding in DECODERS:
-        row = exactness(encoding)
-        cells = [encoding, f"{row.source_bits:.4g}", row.grid, f"{row.package_bits:.4g}"]
+    for row in rows:
+        cells = [row.encoding, f"{row.source_bits:.4g}", row.grid, f"{row.package_bits:.4g}"]
         cells += [_shown(row.stored), _shown(row.computed), "no"]
         print("| " + " | ".join(cells) + " |")
 

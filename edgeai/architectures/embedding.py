@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeai.architectures.graph import MICROSOFT
 from edgeai.architectures.linear import LinearBuilder, centred, pack_codes
+from edgeai.errors import UnsupportedModel
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
 
 NAME = "embedding"
@@ -71,6 +72,8 @@ def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding:
     if isinstance(table, FloatTensor):
         return Embedding(linear, table, graph.weight(NAME, table.values))
     linear.check(NAME, table)
+    if table.columns is not None:
+        raise UnsupportedModel(f"{NAME}: columns in another order cannot be looked up", "leave the table as floats")
     table = centred(table)
     packed = pack_codes(table.codes, table.bits, table.block_size)
     codes = graph.weight(f"{NAME}.codes", packed.reshape(packed.shape[0], -1))

@@ -2,7 +2,8 @@
 
 A quantized matrix becomes MatMulNBits with int8 activations (accuracy level 4, the only fast one). Its grid is
 symmetric, ``w = s * (q - z)`` with z = 8 or 128, or has an integer z for each block (GPTQ, AWQ), which the operator
-takes at no cost. An affine block, ``w = s * (q - z) + m``, is the same product plus one rank-one term a block:
+takes at no cost. Where the grid's columns are not in the matrix's order, x is put into theirs first. An affine block,
+``w = s * (q - z) + m``, is the same product plus one rank-one term a block:
 
     y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
 
@@ -37,13 +38,15 @@ class Grid:
     block_size: int
     zero_point: int | None  # None where each block has its own
     affine: bool
+    columns: bytes | None  # their order, where it is not the matrix's
 
 
 def grid_of(tensor: Tensor) -> Grid | None:
     if isinstance(tensor, FloatTensor):
         return None
     zero_point = tensor.zero_point if tensor.zero_points is None else None
-    return Grid(tensor.bits, tensor.block_size, zero_point, tensor.minimums is not None)
+    columns = None if tensor.columns is None else tensor.columns.tobytes()
+    return Grid(tensor.bits, tensor.block_size, zero_point, tensor.minimums is not None, columns)
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -66,6 +69,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
         np.concatenate([tensor.scales for tensor in blocks]),
         np.concatenate(minimums) if minimums else None,
         np.concatenate(zero_points) if zero_points else None,
+        first.columns,
         _stack_super([tensor.super_scales for tensor in blocks]),
         _stack_super([tensor.super_minimums for tensor in blocks]),
     )
@@ -119,6 +123,7 @@ class LinearBuilder:
     def __init__(self, graph: GraphBuilder) -> None:
         self.graph = graph
         self._sums: dict[tuple[str, int], str] = {}
+        self._ordered: dict[tuple[str, str], str] = {}
 
     def matmul(self, x: str, name: str, tensor: Tensor, bias: str | None = None) -> str:
         """``x @ W.T + bias`` for x [rows, new, in_features], W [out_features, in_features], bias [out_features]."""
@@ -128,6 +133,7 @@ class LinearBuilder:
             return product if bias is None else self.graph.op("Add", [product, bias])
         self.check(name, tensor)
         tensor = centred(tensor)
+        x = self._in_order(x, tensor)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
         scales = self.scales(name, tensor)
         inputs = [codes, scales, *self.zero_points(name, tensor)]
@@ -199,6 +205,15 @@ class LinearBuilder:
             return offsets
         minimums = self._stored(f"{name}.minimums", tensor.minimums, tensor.super_minimums)
         return graph.op("Add", [minimums, offsets])
+
+    def _in_order(self, x: str, tensor: BlockTensor) -> str:
+        """Features of x [rows, new, features] in the order of the grid's columns; shared as the block sums are."""
+        if tensor.columns is None:
+            return x
+        order = self.graph.constant(tensor.columns.astype(np.int32))
+        if (x, order) not in self._ordered:
+            self._ordered[x, order] = self.graph.op("Gather", [x, order], axis=-1)
+        return self._ordered[x, order]
 
     def _block_sums(self, x: str, tensor: BlockTensor) -> str:
         """Sums of the blocks of x [rows, new, features] → [rows, new, blocks].

@@ -10,12 +10,13 @@ With `in` columns, `out` rows and groups of columns that share a scale, after GP
 The value is ``scale * (code - zero point)``. The format called "gptq" stores zero points minus one, subtracted from
 whole words: adding one to each with the carry gives back all that were stored, 0 included. "gptq_v2" stores them as
 they are. With `desc_act` ("act-order") columns were quantized in the order of their importance, and groups are
-scattered unless they were fixed before.
+scattered unless they were fixed before; they are then put together, and the order of columns is kept beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,9 @@ class _Matrix:
         bits, parts, where = self._bits, self._parts, self._parts["qweight"].where
         codes = unpack(read_words(parts["qweight"]), bits, axis=0).T
         order = _column_order(parts["g_idx"], self._group) if "g_idx" in parts else None
-        if order is not None:
-            raise UnsupportedModel(
-                f"{where}: columns were quantized in the order of their importance (desc_act), groups are scattered",
-                "use a model that was made with desc_act=False, or the float model",
-            )
-        scales = parts["scales"].floats().values.T
-        return blocks(bits, self._group, codes, np.ascontiguousarray(scales), self._zero_points(), where)
+        codes = codes if order is None else codes[:, order]
+        scales = np.ascontiguousarray(parts["scales"].floats().values.T)
+        return replace(blocks(bits, self._group, codes, scales, self._zero_points(), where), columns=order)
 
     def _zero_points(self) -> NDArray[np.uint8] | None:
         """[rows, groups], or None where the whole matrix has the symmetric one."""

@@ -70,7 +70,8 @@ class BlockTensor:
     """A matrix [rows, cols] that lies on a grid of `bits` bits, one scale per `block_size` values of a row.
 
     The value at [r, c] is ``scales[r, b] * (codes[r, c] - zero_point) + minimums[r, b]`` with b = c // block_size.
-    Where a grid has a zero point for each block, `zero_points` stands in the place of `zero_point`.
+    Where a grid has a zero point for each block, `zero_points` stands in the place of `zero_point`. Where columns were
+    sorted before they were cut into blocks (GPTQ's act-order), `columns` says which column of the matrix c is.
     `super_scales` and `super_minimums` are a smaller form of the very values in `scales` and `minimums`; who changes
     those leaves them out.
     """
@@ -82,6 +83,7 @@ class BlockTensor:
     scales: NDArray[np.floating[Any]]  # [rows, cols // block_size], float16 where the format stores that
     minimums: NDArray[np.floating[Any]] | None = None  # like scales; None for a symmetric grid
     zero_points: NDArray[np.uint8] | None = None  # like scales, one code each; None where `zero_point` holds for all
+    columns: NDArray[np.intp] | None = None  # [cols], a permutation; None where c is the matrix's own column
     super_scales: SuperScales | None = None
     super_minimums: SuperScales | None = None
 
@@ -92,7 +94,8 @@ class BlockTensor:
         blocks *= self.scales.astype(np.float32)[..., None]
         if self.minimums is not None:
             blocks += self.minimums.astype(np.float32)[..., None]
-        return blocks.reshape(rows, cols)
+        values = blocks.reshape(rows, cols)
+        return values if self.columns is None else np.take(values, np.argsort(self.columns), axis=1)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,44 @@ def test_own_zero_points_are_subtracted_from_codes(bits: int) -> None:
     points = np.array([[0, 15], [9, 1]], np.uint8)
     values = BlockTensor(bits, 32, 99, codes, scales, zero_points=points).dequantize()
     assert values[:, ::16].tolist() == [[0.0, 0.5, 0.0, -16.0], [0.0, 0.0, 2.0, 2.0]]
+
+
+def scattered(rows: int, columns: Sequence[int] | None = None, *, form: str = "q4_0") -> BlockTensor:
+    tensor = stored(form, (rows, 64), seed=rows)
+    assert isinstance(tensor, BlockTensor)
+    order = np.random.default_rng(1).permutation(64) if columns is None else np.array(columns)
+    return replace(tensor, columns=order)
+
+
+def test_columns_say_which_column_of_the_matrix_each_is() -> None:
+    tensor = scattered(5)
+    assert tensor.columns is not None
+    plain = replace(tensor, columns=None).dequantize()
+    for place, column in enumerate(tensor.columns):
+        assert np.array_equal(tensor.dequantize()[:, column], plain[:, place])
+    assert np.array_equal(tensor.rows(1, 3).dequantize(), tensor.dequantize()[1:3])
+
+
+def test_matrices_of_one_order_are_stacked_and_of_two_are_not() -> None:
+    parts = [scattered(3), scattered(5)]
+    assert np.array_equal(stack(parts).dequantize(), np.concatenate([part.dequantize() for part in parts]))
+    with pytest.raises(ValueError, match="different grids"):
+        stack([scattered(3), scattered(3, range(64))])
+
+
+def test_x_is_put_in_order_once(tmp_path: Path) -> None:
+    with GraphBuilder(tmp_path / "weights.bin") as graph:
+        linear = LinearBuilder(graph)
+        for x, name in (("x", "a"), ("x", "b"), ("y", "c")):
+            linear.matmul(x, name, scattered(4))
+        graph.save(tmp_path / "model.onnx", name="test")
+    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
+    assert [node.op_type for node in nodes].count("Gather") == 2
+
+
+def test_a_table_in_another_order_is_refused(tmp_path: Path) -> None:
+    with GraphBuilder(tmp_path / "weights.bin") as graph, pytest.raises(UnsupportedModel, match="another order"):
+        write_embedding(LinearBuilder(graph), scattered(4))
 
 
 def test_own_zero_points_are_stored_as_integers(tmp_path: Path) -> None:

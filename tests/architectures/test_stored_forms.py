@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ def test_projections_on_different_grids_are_not_stacked(forms: tuple[str, ...], 
                 overrides[name] = stored(form, tensor.shape, seed=9)  # type: ignore[arg-type]
         if "up_proj" in name:
             overrides[name] = stored("q8_0", tensor.shape, seed=10)  # type: ignore[arg-type]
+    check(TinySource(overrides=overrides), tmp_path)
+
+
+@pytest.mark.parametrize("check", [assert_exact, assert_published])
+@pytest.mark.parametrize("shared", [True, False], ids=["one order", "many orders"])
+@pytest.mark.parametrize("form", ["q4_0", "4-bit own zeros", "q4_1"])
+def test_projections_with_columns_in_another_order(form: str, shared: bool, check, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    orders = {64: rng.permutation(64), 128: rng.permutation(128)}
+    overrides = {}
+    for name, tensor in matrices(form).items():
+        columns = orders[tensor.shape[1]] if shared else rng.permutation(tensor.shape[1])
+        overrides[name] = replace(tensor, columns=columns)  # type: ignore[type-var]
     check(TinySource(overrides=overrides), tmp_path)
 
 

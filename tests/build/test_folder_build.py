@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeai.architectures.registry import reference_logits
 from edgeai.build.pipeline import build_package
+from edgeai.build.validate import compare
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import EdgeaiError, UnsupportedModel
 from edgeai.model import Model
 from edgeai.package.package import Package
 from edgeai.sources.folder import FolderSource
+from edgeai.sources.weights import FloatTensor
 from tests.fixtures.checkpoints import VOCAB, Checkpoint, tiny_checkpoint
+from tests.fixtures.packed_checkpoints import Pack, awq, gptq, packed_checkpoint, plain_awq, plain_gptq
 
 INDEX = "model.safetensors.index.json"
 
@@ -52,6 +56,45 @@ def test_the_whole_way(dtype: str, tmp_path: Path) -> None:
 def test_floats_are_rounded_on_request(tmp_path: Path) -> None:
     package = build(tiny_checkpoint("BF16").write(tmp_path / "tiny"), tmp_path / "package", bits=8)
     assert package.manifest.quantization.tensor_types == {"BF16": 5, "RTN8": 15}
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+ORDER = np.random.default_rng(6).permutation(64)
+QUANTIZED: dict[str, tuple[Pack, dict[str, Any], dict[str, Any]]] = {
+    "gptq": (gptq, GPTQ, {}),
+    "gptq, symmetric": (gptq, GPTQ | {"sym": True}, {"symmetric": True}),
+    "gptq, act-order": (gptq, GPTQ | {"desc_act": True}, {"order": ORDER}),
+    "awq": (awq, AWQ, {}),
+}
+
+
+@pytest.mark.parametrize("case", QUANTIZED)
+def test_quantized_checkpoints_are_transcoded(case: str, tmp_path: Path) -> None:
+    """The engine's logits are those of the checkpoint's own values, but for the rounding of int8 activations."""
+    pack, settings, options = QUANTIZED[case]
+    checkpoint = packed_checkpoint(pack, 4, 32, settings, **options)
+    plain = {**checkpoint.tensors}
+    for name in [name for name in plain if name.endswith(".qweight")]:
+        module = name.removesuffix(".qweight")
+        parts = {part: plain.pop(f"{module}.{part}") for part in ("qweight", "qzeros", "scales")}
+        if pack is awq:
+            plain[f"{module}.weight"] = plain_awq(parts)
+        else:
+            parts["g_idx"] = plain.pop(f"{module}.g_idx")
+            plain[f"{module}.weight"] = plain_gptq(parts, 4, minus_one=True)
+    package = build(checkpoint.write(tmp_path / "packed"), tmp_path / "package")
+    quantization = package.manifest.quantization
+    assert quantization.scheme == "source"
+    assert quantization.tensor_types == {"F16": 6, "AWQ4" if pack is awq else "GPTQ4": 14}
+    with Model.load(package, EngineSettings(threads=1, max_rows=1, kv_budget_bytes=1 << 20)) as model:
+        ids = model.encode_text("hello world, 12 of them")
+        logits = model.engine.runner.score(0, ids, 0)
+    values = {name: FloatTensor(tensor.astype(np.float32)) for name, tensor in plain.items()}
+    expected = reference_logits(checkpoint.config, values.__getitem__, ids)
+    assert compare(expected, logits, ids).mean_kl < 0.01
+    package_reference = reference_logits(checkpoint.config, FolderSource(tmp_path / "packed").load, ids)
+    assert np.array_equal(package_reference, expected)
 
 
 def extra_bias(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that are quantized already: the values of the formats' own readers to the last bit, or a clear refusal."""
+"""Checkpoints that are quantized already: the values of the formats' own readers to the last bit, or a refusal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.packed_integers import block_of, unpack
 from edgeai.sources.weights import BlockTensor
+from tests.fixtures.checkpoint_types import FORMS, folder_exactness
 from tests.fixtures.checkpoints import Checkpoint, tiny_checkpoint
 from tests.fixtures.packed_checkpoints import (
     Integers,
@@ -74,6 +75,29 @@ def test_gptq_is_exact(bits: int, group: int, symmetric: bool, minus_one: bool, 
         assert (tensor.zero_points is None) == symmetric
         expected = plain_gptq(parts_of(checkpoint, module), bits, minus_one=minus_one)
         assert np.array_equal(tensor.dequantize(), expected)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scattered_groups_are_put_together(symmetric: bool, tmp_path: Path) -> None:
+    """act-order: the grid's columns are in another order than the matrix's, which is kept beside them."""
+    order = np.random.default_rng(4).permutation(64)
+    settings = GPTQ | {"desc_act": True, "sym": symmetric}
+    checkpoint = packed_checkpoint(gptq, 4, 32, settings, symmetric=symmetric, order=order, config={"head_dim": 16})
+    tensor = opened(checkpoint, tmp_path).load(f"{Q}.weight")
+    assert isinstance(tensor, BlockTensor)
+    assert sorted(tensor.columns.tolist()) == list(range(64))  # type: ignore[union-attr]
+    expected = plain_gptq(parts_of(checkpoint, Q), 4, minus_one=True)
+    assert np.array_equal(tensor.dequantize(), expected)
+    assert np.array_equal(tensor.rows(3, 9).dequantize(), expected[3:9])
+
+
+def test_groups_that_are_together_need_no_order(tmp_path: Path) -> None:
+    """act-order with groups that were fixed before, and checkpoints without g_idx."""
+    checkpoint = packed_checkpoint(gptq, 4, 32, GPTQ | {"desc_act": True})
+    del checkpoint.tensors[f"{UP}.g_idx"]
+    source = opened(checkpoint, tmp_path)
+    assert source.load(f"{Q}.weight").columns is None  # type: ignore[union-attr]
+    assert source.load(f"{UP}.weight").columns is None  # type: ignore[union-attr]
 
 
 def test_every_zero_point_survives_the_minus_one(tmp_path: Path) -> None:
@@ -258,3 +282,12 @@ def test_scales_that_are_no_numbers(pack: Pack, settings: dict[str, Any], tmp_pa
     checkpoint.tensors[f"{Q}.scales"][1, 3] = np.nan
     with pytest.raises(SourceError, match=rf"tensor '{Q}\.scales' holds nan at \[1, 3\]"):
         opened(checkpoint, tmp_path).load(f"{Q}.weight")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_table_of_forms_has_no_difference(form: str) -> None:
+    """What `scripts/check_types` prints: nothing is lost on the way into a package and out of its operators."""
+    row = folder_exactness(form)
+    assert row.stored == 0
+    assert row.computed < 1e-6
+    assert row.package_bits <= (32 if form == "BF16" else row.source_bits + 0.2)
