@@ -51,8 +51,7 @@ class ReferenceDecoder:
     def embed(self) -> None:
         table = self.load(EMBEDDINGS)
         unique, index = np.unique(self.ids, return_inverse=True)
-        rows = [table.rows(token, token + 1).dequantize() for token in unique.tolist()]
-        self.hidden = np.concatenate(rows)[index] * np.float32(self.config.embedding_multiplier)
+        self.hidden = table.take(unique).dequantize()[index] * np.float32(self.config.embedding_multiplier)
 
     def stream(self) -> Floats:
         return self.hidden

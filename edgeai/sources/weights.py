@@ -39,7 +39,11 @@ class FloatTensor:
 
     def rows(self, start: int, stop: int) -> FloatTensor:
         """A slice of the first axis, cut to what is there."""
-        return FloatTensor(self.values[start:stop])
+        return self.take(slice(start, stop))
+
+    def take(self, rows: slice | NDArray[np.intp]) -> FloatTensor:
+        """The rows that a slice or an array of row numbers names, in its order."""
+        return FloatTensor(self.values[rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from edgeai.architectures.reference import ReferenceDecoder
 from edgeai.architectures.registry import ARCHITECTURES, decoder_config, reference_logits, run_reference
 from edgeai.sources.weights import Tensor
-from tests.architectures.graphs import Graph, random_ids
+from tests.architectures.graphs import FORMS, Graph, random_ids, stored
 from tests.fixtures.architectures import CASES, Case, RandomCheckpoint
 
 TOLERANCE = 1e-3
@@ -93,6 +94,31 @@ def test_segments_are_independent(case: Case) -> None:
         run_reference(decoder)
         alone.append(decoder.hidden)
     np.testing.assert_allclose(both.hidden, np.concatenate(alone), atol=1e-4)
+
+
+WITH_BIASES = ("qwen2-tied", "qwen3-windows-biases", "glm4-biases", "granite-biases")
+FORMED = [case for case in CASES if case.name in WITH_BIASES]
+
+
+@pytest.mark.parametrize("form", [*FORMS, "mixed"])
+@pytest.mark.parametrize("case", FORMED, ids=lambda case: case.name)
+def test_biases_and_norms_with_every_form_of_weights(case: Case, form: str, tmp_path: Path) -> None:
+    """Stacked or, where matrices lie on different grids, one by one; exact when the graph computes in float."""
+    source = Checkpoint(case)
+    floats = source.load
+
+    def load(name: str) -> Tensor:
+        tensor = floats(name)
+        if not name.endswith("_proj.weight"):
+            return tensor
+        own = FORMS[zlib.crc32(name.encode()) % len(FORMS)] if form == "mixed" else form
+        return stored(own, tensor.shape, zlib.crc32(name.encode()), spread=0.5 / tensor.shape[1] ** 0.5)
+
+    source.load = load
+    ids = random_ids(50)
+    wanted = reference_logits(case.decoder, load, ids)
+    actual = Graph(source, tmp_path, exact=True).steps(ids, [30, 18, 1, 1])
+    assert np.abs(actual - wanted).max() < TOLERANCE * np.abs(wanted).max()
 
 
 def test_segments_have_to_cover_the_tokens() -> None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,8 @@ from edgeai.build.quantize import quantize
 from edgeai.build.validate import compare, run_graph
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.model_runner import ModelRunner
-from edgeai.sources.text_part import text_part
-from edgeai.sources.weights import FloatTensor, Provenance, Tensor, TensorInfo, TokenizerFiles, WeightSource
+from edgeai.sources.folder import FolderSource
+from edgeai.sources.weights import Tensor
 from tests.architectures.graphs import random_ids
 from tests.fixtures.architectures import CASES, VISION, Case
 
@@ -56,28 +54,6 @@ class Outcome:
     quantized_kl: float  # mean nats per token between the engine and the numpy pass of its own stored weights
 
 
-class Checkpoint:
-    """A folder that transformers saved: a `WeightSource` of float tensors."""
-
-    def __init__(self, folder: Path, config: Any = None) -> None:
-        self.config = config or json.loads((folder / "config.json").read_text())
-        self._values = read_safetensors(folder)
-
-    @property
-    def tensors(self) -> Sequence[TensorInfo]:
-        return [TensorInfo(name, values.shape, "F32") for name, values in self._values.items()]
-
-    @property
-    def provenance(self) -> Provenance:
-        return Provenance("path", "tiny", "seeded", {}, "Apache-2.0")
-
-    def load(self, name: str) -> Tensor:
-        return FloatTensor(self._values[name])
-
-    def tokenizer(self) -> TokenizerFiles:
-        raise NotImplementedError("tiny checkpoints speak token ids only")
-
-
 def run_transformers(interpreter: str, *arguments: object) -> None:
     """Run the script in the environment that has torch."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
@@ -96,10 +72,12 @@ def write_checkpoints(folder: Path, interpreter: str) -> None:
     run_transformers(interpreter, "batch", folder)
 
 
-def open_case(case: Case, folder: Path) -> WeightSource:
+def open_case(case: Case, folder: Path) -> FolderSource:
     """The checkpoint of a case, with the configuration as transformers saved it, which leaves defaults out."""
     checkpoint = folder / case.name / "checkpoint"
-    return text_part(Checkpoint(checkpoint, case.ours))
+    if case.ours is not None:
+        (checkpoint / "config.json").write_text(json.dumps(case.ours))
+    return FolderSource(checkpoint)
 
 
 def measure(case: Case, folder: Path, scratch: Path) -> Outcome:
@@ -136,21 +114,6 @@ def measure(case: Case, folder: Path, scratch: Path) -> Outcome:
 
 def far(ours: Floats, theirs: Floats) -> float:
     return float(np.abs(ours - theirs).max())
-
-
-def read_safetensors(folder: Path) -> dict[str, Floats]:
-    """Float32 tensors of model.safetensors: a length, a JSON header, data."""
-    data = (folder / "model.safetensors").read_bytes()
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        assert entry["dtype"] == "F32"
-        start, stop = (8 + length + offset for offset in entry["data_offsets"])
-        tensors[name] = np.frombuffer(data[start:stop], np.float32).reshape(entry["shape"])
-    return tensors
 
 
 def main() -> None:
