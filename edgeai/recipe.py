@@ -181,6 +181,7 @@ class Recipe(Strict):
     size: ModelSize | None = None
     sources: tuple[SourceRef, ...] = Field(min_length=1)
     quantization: QuantizationPlan = QuantizationPlan()
+    context: int | None = Field(default=None, gt=0)  # tokens the package is made for; by default the model's own
     prompt: PromptDefaults = PromptDefaults()
     quality: QualityTarget = QualityTarget()
 

@@ -62,6 +62,7 @@ def build_package(
     out: Path | None = None,
     bits: int | None = None,
     accept_licence: bool = False,
+    context: int | None = None,
     home: Path,
     cache: Path,
     progress: Progress = silent,
@@ -69,13 +70,16 @@ def build_package(
     """Build the package that `spec` names into `out`, or into the store under `home`.
 
     `bits` (4 or 8) rounds matrices that come as floats; weights that are already on a grid stay exactly as they are.
+    `context`: tokens the package is made for, by default the recipe's or the model's own; LongRoPE depends on it.
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
     """
     started = time.perf_counter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
     plan = bits if bits is not None else _recipe_bits(target.recipe)
+    if context is None and target.recipe is not None:
+        context = target.recipe.context
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
-        package = _write(writer, target, plan, progress)
+        package = _write(writer, target, plan, context, progress)
     return BuildReport(
         package=package.path,
         name=package.name,
@@ -86,7 +90,7 @@ def build_package(
     )
 
 
-def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Progress) -> Package:
+def _write(writer: PackageWriter, target: Target, bits: int | None, context: int | None, progress: Progress) -> Package:
     source = target.source
     stored = StoredTensors(source, bits, progress)
     files = source.tokenizer()
@@ -95,7 +99,7 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, progress: Pr
         writer.write(TEMPLATE_NAME, files.chat_template.encode())
     writer.write(LICENCE_NAME, licence_notice(target.licence).encode())
     graph = writer.folder / GRAPH_NAME
-    config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME)
+    config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME, context=context)
     require_all_used(source, stored.loaded)
     quantization = stored.quantization()
     progress("validate")

@@ -22,6 +22,9 @@ def build(
         Literal["4", "8"] | None, typer.Option(help="Round weights that come as floats to this many bits.")
     ] = None,
     accept_licence: AcceptLicence = False,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens the package is made for, instead of the model's own number.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
@@ -35,6 +38,7 @@ def build(
             out=out,
             bits=int(bits) if bits else None,
             accept_licence=accept_licence,
+            context=context,
             home=home_dir(),
             cache=cache_dir(),
             progress=progress,

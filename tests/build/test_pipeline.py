@@ -18,7 +18,7 @@ from edgeai.build import pipeline
 from edgeai.build.pipeline import BuildReport, build_package
 from edgeai.build.validate import GRAPH_LIMIT
 from edgeai.engine.config import EngineSettings
-from edgeai.errors import NotFound, SourceError, UnsupportedModel, ValidationFailed
+from edgeai.errors import InvalidInput, NotFound, SourceError, UnsupportedModel, ValidationFailed
 from edgeai.model import Model
 from edgeai.package.package import Package
 from edgeai.sources.gguf_blocks import DECODERS, FLOATS
@@ -147,8 +147,8 @@ def damage(monkeypatch: pytest.MonkeyPatch, start: float, stop: float) -> None:
     """Let the builder write wrong weights into a part of the file."""
     real = pipeline.write_graph
 
-    def damaging(config, load, graph: Path, weights: Path):
-        decoder = real(config, load, graph, weights)
+    def damaging(config, load, graph: Path, weights: Path, **options):
+        decoder = real(config, load, graph, weights, **options)
         data = np.fromfile(weights, np.uint8)
         data[int(start * len(data)) : int(stop * len(data))] ^= 0x44  # a high bit of every code
         data.tofile(weights)
@@ -181,11 +181,26 @@ def test_an_older_package_survives_a_failed_build(
     assert contents(target.parent) == before
 
 
+def test_a_package_is_made_for_the_context_that_is_asked_for(tiny_gguf: Path, target: Path) -> None:
+    """By the caller, else by the recipe, else the model's own; and never for more than the model is good for."""
+    recipe = target.parent.parent / "tiny.toml"
+    source = f'[[sources]]\nkind = "path"\npath = "{tiny_gguf}"\n'
+    recipe.write_text(f'schema = 1\nname = "tiny"\ncontext = 100\n{source}')
+    for spec, options, expected in ((tiny_gguf, {}, 256), (recipe, {}, 100), (recipe, {"context": 64}, 64)):
+        shutil.rmtree(target, ignore_errors=True)
+        build(spec, target, **options)
+        assert Package.open(target).manifest.architecture.context_length == expected
+    shutil.rmtree(target)
+    with pytest.raises(InvalidInput, match="good for 256"):
+        build(tiny_gguf, target, context=257)
+    assert not list(target.parent.iterdir())
+
+
 def test_nan_logits_are_not_published(tiny_gguf: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = pipeline.write_graph
 
-    def damaging(config, load, graph: Path, weights: Path):
-        decoder = real(config, load, graph, weights)
+    def damaging(config, load, graph: Path, weights: Path, **options):
+        decoder = real(config, load, graph, weights, **options)
         data = np.fromfile(weights, np.uint8)
         at = 2 * 256 * 8 * 4 + 0  # behind the rotary tables
         data[at : at + len(data) // 2] = 0xFF
