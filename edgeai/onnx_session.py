@@ -5,7 +5,6 @@ Importing the `edgeai` package has switched onnxruntime's telemetry off before t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +84,14 @@ class OnnxSession:
     def input_names(self) -> list[str]:
         return [node.name for node in self._session.get_inputs()]
 
+    @property
+    def input_shapes(self) -> dict[str, list[int | str]]:
+        """Declared shapes of all inputs; symbolic dimensions are strings."""
+        return {node.name: node.shape for node in self._session.get_inputs()}
+
     def input_shape(self, name: str) -> list[int | str]:
-        """Declared shape of an input; symbolic dimensions are strings."""
-        shapes: Mapping[str, list[int | str]] = {node.name: node.shape for node in self._session.get_inputs()}
-        return shapes[name]
+        """Declared shape of one input."""
+        return self.input_shapes[name]
 
     def binding(self) -> Binding:
         return Binding(self._session)

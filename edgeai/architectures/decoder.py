@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from edgeai.architectures.adapters import Product
 from edgeai.architectures.blocks import LoadTensor, QKNorm
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.embedding import Embedding, write_embedding
@@ -29,6 +30,7 @@ from edgeai.architectures.graph import MICROSOFT, GraphBuilder
 from edgeai.architectures.linear import LinearBuilder, grid_of, stack
 from edgeai.architectures.rope import Rope
 from edgeai.errors import SourceError
+from edgeai.package.adapter_sites import AdapterSite
 from edgeai.sources.weights import Tensor
 
 Floats = NDArray[np.float32]
@@ -52,6 +54,7 @@ class DecoderBuilder:
         self.config = config
         self.load = load
         self.linear = LinearBuilder(graph)
+        self.products: list[Product] = []  # what adapters may add to
         self._hidden = ""
         self._branch: str | None = None
         self._embedding: Embedding | None = None
@@ -167,7 +170,10 @@ class DecoderBuilder:
         if bias:
             parts = [self._vector(f"{name}.bias", own.shape[0]) for name, own in zip(names, matrices, strict=True)]
             vector = self.graph.weight(f"{stem}.bias", np.concatenate(parts))
-        return self.linear.matmul(x, f"{stem}.weight", stack(matrices), vector)
+        y = self.linear.matmul(x, f"{stem}.weight", stack(matrices), vector)
+        sizes = tuple(own.shape[0] for own in matrices)
+        self.products.append(Product(x, y, AdapterSite(modules=tuple(names), sizes=sizes, inputs=matrices[0].shape[1])))
+        return y
 
     def _qk_norm(self, x: str, name: str, span: QKNorm, size: int) -> str:
         """Norm of q or k [rows, new, size] before the rotation; GroupQueryAttention's own exists on CUDA only."""

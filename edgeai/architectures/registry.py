@@ -26,6 +26,7 @@ from edgeai.architectures import (
     qwen3,
     smollm3,
 )
+from edgeai.architectures.adapters import write_adapter_graph
 from edgeai.architectures.blocks import Blocks, LoadTensor
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.decoder import DecoderBuilder
@@ -34,6 +35,8 @@ from edgeai.architectures.keys import Keys
 from edgeai.architectures.reference import ReferenceDecoder
 from edgeai.architectures.rope import unified
 from edgeai.errors import UnsupportedModel
+from edgeai.package.adapter_sites import sites_bytes
+from edgeai.package.manifest import ADAPTER_GRAPH_NAME, ADAPTER_SITES_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,18 @@ def decoder_config(config: Mapping[str, Any], context: int | None = None) -> Dec
 def write_graph(
     config: Mapping[str, Any], load: LoadTensor, graph_path: Path, weights_path: Path, *, context: int | None = None
 ) -> DecoderConfig:
-    """Write a decoder's graph and weights; `load` gives tensors by Hugging Face name, in the form to be stored."""
+    """Write a decoder's graph and weights; `load` gives tensors by Hugging Face name, in the form to be stored.
+
+    Beside the graph goes the one that takes adapters, over the same weights, and where it takes them.
+    """
     decoder = decoder_config(config, context)
     with GraphBuilder(weights_path) as graph:
-        architecture_for(decoder.model_type).forward(DecoderBuilder(graph, decoder, load))
+        builder = DecoderBuilder(graph, decoder, load)
+        architecture_for(decoder.model_type).forward(builder)
         graph.save(graph_path, name=decoder.model_type)
+    write_adapter_graph(graph_path, builder.products, graph_path.with_name(ADAPTER_GRAPH_NAME))
+    sites = tuple(product.site for product in builder.products)
+    graph_path.with_name(ADAPTER_SITES_NAME).write_bytes(sites_bytes(sites))
     return decoder
 
 

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from edgeai.engine.adapters import Adapter
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
 from edgeai.errors import EdgeaiError, Overloaded
@@ -50,7 +51,7 @@ class AsyncEngine:
         return self._engine.context_length
 
     async def generate(
-        self, prompt: Sequence[int], params: SamplingParams, *, client: str = ""
+        self, prompt: Sequence[int], params: SamplingParams, *, client: str = "", adapter: Adapter | None = None
     ) -> AsyncGenerator[TokenOutput, None]:
         """Tokens of one request. Closing the generator, or cancelling its task, cancels the request.
 
@@ -61,7 +62,7 @@ class AsyncEngine:
             raise Overloaded("the engine is shutting down", "try again later")
         request_id = f"{client}/{next(self._numbers)}"
         stream = _Stream(asyncio.get_running_loop())
-        self._commands.put(lambda: self._add(request_id, stream, prompt, params))
+        self._commands.put(lambda: self._add(request_id, stream, prompt, params, adapter))
         if not self._thread.is_alive():
             raise Overloaded("the engine was shut down", "try again later")
         try:
@@ -109,10 +110,17 @@ class AsyncEngine:
                 self._commands.get(block=wait)()
                 wait = False
 
-    def _add(self, request_id: str, stream: _Stream, prompt: Sequence[int], params: SamplingParams) -> None:
+    def _add(
+        self,
+        request_id: str,
+        stream: _Stream,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        adapter: Adapter | None,
+    ) -> None:
         self._streams[request_id] = stream
         try:
-            self._engine.add(request_id, prompt, params)
+            self._engine.add(request_id, prompt, params, adapter)
         except EdgeaiError as error:
             self._send({request_id: [error]})
 

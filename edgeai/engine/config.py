@@ -44,4 +44,5 @@ class EngineSettings:
     chunk_tokens: int = 256
     chunk_seconds: float = 0.2
     draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
+    max_adapters: int = 4  # different ones that decode at the same time; requests for more wait for a row of another
     scratch_bytes: int = 64 << 20  # attention scores of one chunk: heads * chunk * capacity floats

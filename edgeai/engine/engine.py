@@ -7,6 +7,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.model_runner import Logits, ModelRunner
@@ -37,11 +38,18 @@ class Engine:
     Raises `PackageError` when the graph cannot be loaded, `OutOfMemory` when the budget holds no context at all.
     """
 
-    def __init__(self, graph: Path, shape: ModelShape, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        shape: ModelShape,
+        settings: EngineSettings | None = None,
+        *,
+        adapter_graph: Path | None = None,
+    ) -> None:
         self.settings = settings or EngineSettings()
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
-        self.runner = ModelRunner(graph, shape, self.settings, self.context_length)
+        self.runner = ModelRunner(graph, shape, self.settings, self.context_length, adapter_graph)
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape)
@@ -59,14 +67,19 @@ class Engine:
         check_params(params, self.shape.vocab_size)
         check_prompt(prompt, self.shape.vocab_size, self.context_length)
 
-    def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams) -> None:
-        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full, ValueError for an id in use."""
+    def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None) -> None:
+        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full, ValueError for an id in use.
+
+        The first one with an adapter loads the graph for them, and raises as `ModelRunner.enable_adapters` does.
+        """
         self.check(prompt, params)
         if request_id in self._sequences:
             raise ValueError(f"request {request_id!r} is running already")
         if len(self.scheduler.waiting) >= self.settings.max_queue:
             raise Overloaded(f"{len(self.scheduler.waiting)} requests are waiting already", "try again soon")
-        sequence = Sequence.start(request_id, prompt, params)
+        if adapter is not None:
+            self.runner.enable_adapters()
+        sequence = Sequence.start(request_id, prompt, params, adapter)
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -109,7 +122,8 @@ class Engine:
         if prefill is not None and prefill.slot is not None:
             stop = prefill.computed + plan.chunk
             started = time.perf_counter()
-            logits = self.runner.prefill(prefill.slot, prefill.tokens[prefill.computed : stop], prefill.computed)
+            chunk = prefill.tokens[prefill.computed : stop]
+            logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
             self.scheduler.measured(plan.chunk, time.perf_counter() - started)
             if stop == len(prefill.tokens):
                 due.append(_Due(prefill, logits[None]))
@@ -119,12 +133,14 @@ class Engine:
         """One run over the newest token of every row, and over drafts of the next ones where they pay."""
         drafts = self._draft(sequences)
         lengths = [sequence.computed for sequence in sequences]
+        adapters = [sequence.adapter for sequence in sequences]
         started = time.perf_counter()
         if any(drafts):
             rows = [[sequence.tokens[-1], *draft] for sequence, draft in zip(sequences, drafts, strict=True)]
-            logits = self.runner.verify(rows, lengths)
+            logits = self.runner.verify(rows, lengths, adapters)
         else:
-            logits = [row[None] for row in self.runner.decode([sequence.tokens[-1] for sequence in sequences], lengths)]
+            newest = [sequence.tokens[-1] for sequence in sequences]
+            logits = [row[None] for row in self.runner.decode(newest, lengths, adapters)]
         positions = len(sequences) * max(len(row) for row in logits)
         self.drafts.costs.measured(positions, time.perf_counter() - started)
         return [_Due(*parts) for parts in zip(sequences, logits, drafts, strict=True)]

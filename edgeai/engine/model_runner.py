@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeai.engine.adapters import Adapter, AdapterBank, AdapterInputs, sites_of
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena
+from edgeai.errors import InvalidInput, PackageError
 from edgeai.onnx_session import Binding, OnnxSession
 
 Logits = NDArray[np.float32]
@@ -25,6 +27,7 @@ class _Inputs:
     seqlens_k: NDArray[np.int32]  # [rows]
     total: NDArray[np.int32]  # []
     logits: Logits  # [1, n, vocab_size]
+    adapters: AdapterInputs | None  # of a graph that takes adapters
 
 
 class ModelRunner:
@@ -33,20 +36,49 @@ class ModelRunner:
     Raises `PackageError` when the graph cannot be loaded, `OutOfMemory` when the arena cannot be reserved.
     """
 
-    def __init__(self, graph: Path, shape: ModelShape, settings: EngineSettings, context_length: int) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        shape: ModelShape,
+        settings: EngineSettings,
+        context_length: int,
+        adapter_graph: Path | None = None,
+    ) -> None:
         self.shape = shape
         self.arena = KVArena(shape, settings.max_rows, context_length)
+        self._graph, self._adapter_graph, self._threads = graph, adapter_graph, settings.threads
         self._session = OnnxSession(graph, threads=settings.threads)
+        self._bank: AdapterBank | None = None  # of decoding rows; None while the plain graph is in use
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]
         self._logits: Logits = np.empty((0, shape.vocab_size), np.float32)  # of the newest verification
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+    def enable_adapters(self) -> None:
+        """Change over to the graph that takes adapters, if that has not been done; the KV arena stays as it is.
+
+        Raises `InvalidInput` where the model has no such graph, `PackageError` where it cannot be loaded.
+        """
+        if self._bank is not None:
+            return
+        if self._adapter_graph is None:
+            raise InvalidInput("this model takes no adapters", "build it again", param="model")
+        self._bound.clear()
+        del self._session  # first, for both at once would hold the packed weights twice
+        try:
+            self._session = OnnxSession(self._adapter_graph, threads=self._threads)
+        except PackageError:
+            self._session = OnnxSession(self._graph, threads=self._threads)
+            raise
+        self._bank = AdapterBank((), sites_of(self._session))
+
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int], adapters: Sequence[Adapter | None] = ()) -> Logits:
         """One new token for each of the slots 0, 1, ...; `lengths` are the tokens each already has in the cache.
 
         Returns logits [rows, vocab_size], valid until the next call with as many rows.
         """
         rows = len(tokens)
-        binding, inputs = self._bind_once(rows, 1)
+        binding, inputs = self._bind_once(rows, 1, adapters)
+        if inputs.adapters is not None:
+            inputs.adapters.write(adapters or [None] * rows)
         inputs.ids[:, 0] = tokens
         inputs.seqlens_k[:] = lengths  # total minus one is what was there before
         inputs.total[...] = max(lengths) + 1
@@ -54,13 +86,15 @@ class ModelRunner:
         rows_logits: Logits = inputs.logits[0]
         return rows_logits
 
-    def verify(self, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[Logits]:
+    def verify(
+        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int], adapters: Sequence[Adapter | None] = ()
+    ) -> list[Logits]:
         """Some new tokens for each of the slots 0, 1, ...: the newest one and a draft of what follows.
 
         Returns the logits [len(row), vocab_size] of every position, row by row, valid until the next call.
         """
         counts = np.array([len(row) for row in tokens], np.int32)
-        binding, inputs = self._bind_once(len(tokens), int(counts.max()))
+        binding, inputs = self._bind_once(len(tokens), int(counts.max()), adapters)
         real = np.arange(inputs.ids.shape[1]) < counts[:, None]  # the rest of each row is padding
         inputs.ids[real] = np.concatenate(tokens)
         inputs.query_seqlens[:] = counts
@@ -71,20 +105,28 @@ class ModelRunner:
             self._logits = np.empty((len(wanted), self.shape.vocab_size), np.float32)
         binding.input("logit_index", wanted)
         binding.output("logits", self._logits[None, : len(wanted)])
+        if inputs.adapters is not None:
+            inputs.adapters.move(wanted // inputs.ids.shape[1])
+            inputs.adapters.write(adapters or [None] * len(tokens))
         self._session.run_bound(binding)
         return np.split(self._logits[: len(wanted)], counts.cumsum()[:-1])
 
-    def prefill(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+    def prefill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
-        last: Logits = self._chunk(slot, tokens, start, every_position=False)[0]
+        last: Logits = self._chunk(slot, tokens, start, adapter, every_position=False)[0]
         return last
 
-    def score(self, slot: int, tokens: Sequence[int], start: int) -> Logits:
+    def score(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """Like `prefill`, with the logits [tokens, vocab_size] of every position; for evaluation."""
-        return self._chunk(slot, tokens, start, every_position=True)
+        return self._chunk(slot, tokens, start, adapter, every_position=True)
 
-    def _chunk(self, slot: int, tokens: Sequence[int], start: int, *, every_position: bool) -> Logits:
-        binding, inputs = self._bind(slice(slot, slot + 1), new=len(tokens), every_position=every_position)
+    def _chunk(
+        self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None, *, every_position: bool
+    ) -> Logits:
+        bank = None if self._bank is None else self._bank.replaced([adapter])
+        binding, inputs = self._bind(slice(slot, slot + 1), new=len(tokens), every_position=every_position, bank=bank)
+        if inputs.adapters is not None:
+            inputs.adapters.write([adapter])
         inputs.ids[0] = tokens
         inputs.seqlens_k[0] = start + len(tokens) - 1
         inputs.total[...] = start + len(tokens)
@@ -92,23 +134,29 @@ class ModelRunner:
         logits: Logits = inputs.logits[0]
         return logits
 
-    def _bind_once(self, rows: int, new: int) -> tuple[Binding, _Inputs]:
+    def _bind_once(self, rows: int, new: int, adapters: Sequence[Adapter | None]) -> tuple[Binding, _Inputs]:
         """A binding of the slots from 0 on that is kept: decoding comes in few shapes, again and again."""
+        if self._bank is not None and not self._bank.suits(adapters):
+            self._bound.clear()  # bindings hold on to the bank they were made for
+            self._bank = self._bank.replaced(adapters)
         if (rows, new) not in self._bound:
-            self._bound[rows, new] = self._bind(slice(0, rows), new=new)
+            self._bound[rows, new] = self._bind(slice(0, rows), new=new, bank=self._bank)
         return self._bound[rows, new]
 
-    def _bind(self, slots: slice, *, new: int, every_position: bool = False) -> tuple[Binding, _Inputs]:
+    def _bind(
+        self, slots: slice, *, new: int, every_position: bool = False, bank: AdapterBank | None = None
+    ) -> tuple[Binding, _Inputs]:
         rows = slots.stop - slots.start
         wanted = np.arange(rows * new) if every_position else np.arange(1, rows + 1) * new - 1
+        binding = self._session.binding()
         inputs = _Inputs(
             np.zeros((rows, new), np.int64),
             np.full(rows, new, np.int32),
             np.zeros(rows, np.int32),
             np.zeros((), np.int32),
             np.empty((1, len(wanted), self.shape.vocab_size), np.float32),
+            None if bank is None else AdapterInputs(binding, bank, rows, wanted // new),
         )
-        binding = self._session.binding()
         binding.input("input_ids", inputs.ids)
         binding.input("seqlens_k", inputs.seqlens_k)
         binding.input("query_seqlens", inputs.query_seqlens)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgeai.engine.adapters import Adapter
 from edgeai.engine.model_runner import ModelRunner
 
 
-def greedy(runner: ModelRunner, prompt: Sequence[int], max_tokens: int) -> list[int]:
+def greedy(runner: ModelRunner, prompt: Sequence[int], max_tokens: int, adapter: Adapter | None = None) -> list[int]:
     """The likeliest continuation of `prompt`, up to and including an end token."""
     output: list[int] = []
-    logits = runner.prefill(0, prompt, 0)
+    logits = runner.prefill(0, prompt, 0, adapter)
     while True:
         output.append(int(logits.argmax()))
         if len(output) == max_tokens or output[-1] in runner.shape.eos_token_ids:
             return output
-        logits = runner.decode([output[-1]], [len(prompt) + len(output) - 1])[0]
+        logits = runner.decode([output[-1]], [len(prompt) + len(output) - 1], [adapter])[0]

@@ -19,9 +19,9 @@ Block = NDArray[np.float32]  # [layers, 2, kv_heads, block_tokens, head_size]
 ROOT = b""
 
 
-def chain_keys(tokens: Sequence[int], block_tokens: int) -> Iterator[bytes]:
-    """Key of every whole block of `tokens`, in order."""
-    key = ROOT
+def chain_keys(tokens: Sequence[int], block_tokens: int, root: bytes = ROOT) -> Iterator[bytes]:
+    """Key of every whole block of `tokens`, in order. `root` tells apart what the tokens alone do not."""
+    key = root
     for start in range(0, len(tokens) - block_tokens + 1, block_tokens):
         content = np.asarray(tokens[start : start + block_tokens], np.int64).tobytes()
         key = hashlib.blake2b(key + content, digest_size=16).digest()
@@ -43,13 +43,13 @@ class PrefixCache:
     def __contains__(self, key: bytes) -> bool:
         return key in self._blocks
 
-    def chain(self, tokens: Sequence[int]) -> list[bytes]:
+    def chain(self, tokens: Sequence[int], root: bytes = ROOT) -> list[bytes]:
         """Keys of the whole blocks of `tokens`."""
-        return list(chain_keys(tokens, self.block_tokens))
+        return list(chain_keys(tokens, self.block_tokens, root))
 
-    def match(self, tokens: Sequence[int]) -> list[Block]:
+    def match(self, tokens: Sequence[int], root: bytes = ROOT) -> list[Block]:
         """The longest cached prefix of `tokens`, as whole blocks. They count as used now."""
-        found = list(itertools.takewhile(self._blocks.__contains__, chain_keys(tokens, self.block_tokens)))
+        found = list(itertools.takewhile(self._blocks.__contains__, chain_keys(tokens, self.block_tokens, root)))
         self.touch(found)
         return [self._blocks[key] for key in found]
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgeai.engine.adapters import distinct
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena, granules
 from edgeai.engine.prefix_cache import Block, PrefixCache
@@ -137,6 +138,8 @@ class Scheduler:
         if slot == self.settings.max_rows:
             return
         sequence = self.waiting[0]
+        if len(distinct([each.adapter for each in (*self._decoding, sequence)])) > self.settings.max_adapters:
+            return
         prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
         headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
         if not self._make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
@@ -153,13 +156,13 @@ class Scheduler:
 
     def _cached_prefix(self, sequence: Sequence) -> list[Block]:
         """Blocks to start from; at least one token is left to compute, for its logits."""
-        return self._cache.match(sequence.tokens[:-1]) if self.settings.prefix_cache else []
+        return self._cache.match(sequence.tokens[:-1], sequence.cache_root) if self.settings.prefix_cache else []
 
     def _remember(self, sequence: Sequence) -> None:
         """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
         if not self.settings.prefix_cache or sequence.slot is None:
             return
-        chain = self._cache.chain(sequence.tokens[: sequence.computed])
+        chain = self._cache.chain(sequence.tokens[: sequence.computed], sequence.cache_root)
         for index, key in enumerate(chain):
             if key in self._cache:
                 continue

@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
+from edgeai.engine.adapters import Adapter
+from edgeai.engine.prefix_cache import ROOT
 from edgeai.engine.request import FinishReason, SamplingParams
 from edgeai.engine.speculative import Drafter
 
@@ -22,6 +24,7 @@ class Sequence:
     prompt_tokens: int
     params: SamplingParams
     seed: int
+    adapter: Adapter | None = None
     arrival: int = field(default_factory=lambda: next(_arrivals))
     slot: int | None = None
     computed: int = 0
@@ -31,13 +34,20 @@ class Sequence:
     drafter: Drafter = field(default_factory=Drafter)
 
     @classmethod
-    def start(cls, request_id: str, prompt: Tokens[int], params: SamplingParams) -> Sequence:
+    def start(
+        cls, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None
+    ) -> Sequence:
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return cls(request_id, list(prompt), len(prompt), params, seed)
+        return cls(request_id, list(prompt), len(prompt), params, seed, adapter)
 
     @property
     def output(self) -> list[int]:
         return self.tokens[self.prompt_tokens :]
+
+    @property
+    def cache_root(self) -> bytes:
+        """What its blocks in the prefix cache begin with: another adapter gives the same tokens other values."""
+        return ROOT if self.adapter is None else self.adapter.key
 
     @property
     def decoding(self) -> bool:

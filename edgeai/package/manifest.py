@@ -7,6 +7,8 @@ from pydantic import Field
 from edgeai.recipe import Licence, PromptDefaults, Strict
 
 __all__ = [
+    "ADAPTER_GRAPH_NAME",
+    "ADAPTER_SITES_NAME",
     "GRAPH_NAME",
     "LICENCE_NAME",
     "MANIFEST_NAME",
@@ -33,6 +35,8 @@ WEIGHTS_NAME = "weights.bin"
 TOKENIZER_NAME = "tokenizer.json"
 TEMPLATE_NAME = "chat_template.jinja"
 LICENCE_NAME = "LICENSE"
+ADAPTER_GRAPH_NAME = "model_lora.onnx"
+ADAPTER_SITES_NAME = "model_lora.json"
 
 
 class FileEntry(Strict):

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from edgeai.errors import NotFound, PackageError
 from edgeai.package.manifest import (
+    ADAPTER_GRAPH_NAME,
+    ADAPTER_SITES_NAME,
     GRAPH_NAME,
     LICENCE_NAME,
     MANIFEST_NAME,
@@ -62,6 +64,12 @@ class Package:
     def graph(self) -> Path:
         """The ONNX graph; its weights lie beside it."""
         return self.path / GRAPH_NAME
+
+    @property
+    def adapter_graph(self) -> Path | None:
+        """The same graph with room for adapters; None for models that take none."""
+        both = {ADAPTER_GRAPH_NAME, ADAPTER_SITES_NAME} <= self.manifest.files.keys()
+        return self.path / ADAPTER_GRAPH_NAME if both else None
 
     @property
     def weights(self) -> Path:
