@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from typing import Any, Self
 import psutil
 
 from edgeai.device.profile import read_memory
+from edgeai.engine.adapters import Adapter
 from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
-from edgeai.errors import InvalidInput
+from edgeai.errors import InvalidInput, PackageError
+from edgeai.package.adapters import SEPARATOR, InstalledAdapter
 from edgeai.package.manifest import Manifest
 from edgeai.package.package import Package
 from edgeai.text.chat_template import ChatTemplate
@@ -79,16 +83,39 @@ class _LoadedModel:
         if package.template is not None:
             source = package.template.read_text(encoding="utf-8")
             self.template = ChatTemplate(source, manifest.tokens.special_tokens)
-        self._engine = Engine(package.graph, model_shape(manifest), settings or default_settings(manifest))
+        self.adapter: Adapter | None = None
+        limits = settings or default_settings(manifest)
+        self._engine = Engine(package.graph, model_shape(manifest), limits, adapter_graph=package.adapter_graph)
 
     @classmethod
     def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
         """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
         return cls(package, settings)
 
+    def with_adapter(self, installed: InstalledAdapter) -> Self:
+        """The same model, engine and all, answering with an adapter; reads and verifies the adapter's weights.
+
+        Raises `PackageError` for one that is damaged or was made for another build of the package.
+        """
+        if not installed.fits(self.package):
+            raise PackageError(
+                f"adapter {installed.model_name} was made for another build of {self.package.name}", "add it again"
+            )
+        adapted = copy.copy(self)
+        adapted.adapter = Adapter(installed.name, bytes.fromhex(installed.digest), installed.load())
+        return adapted
+
+    @property
+    def digest(self) -> str:
+        """What answers: the package's digest, combined with the adapter's where there is one."""
+        if self.adapter is None:
+            return self.package.digest
+        return hashlib.sha256(bytes.fromhex(self.package.digest) + self.adapter.key).hexdigest()
+
     @property
     def name(self) -> str:
-        return self.package.name
+        base = self.package.name
+        return base if self.adapter is None else f"{base}{SEPARATOR}{self.adapter.name}"
 
     @property
     def manifest(self) -> Manifest:
@@ -149,7 +176,7 @@ class Model(_LoadedModel):
     def stream(self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = ()) -> Iterator[Chunk]:
         """Continue token ids. An iterator that is dropped cancels the request."""
         text = TextStream(self.tokenizer, stop)
-        self._engine.add("", prompt, params)
+        self._engine.add("", prompt, params, self.adapter)
         try:
             while self._engine.has_work:
                 for _, output in self._engine.step():
@@ -173,7 +200,7 @@ class AsyncModel(_LoadedModel):
     ) -> AsyncGenerator[Chunk, None]:
         """Continue token ids; closing the generator cancels the request. Raises as `AsyncEngine.generate` does."""
         text = TextStream(self.tokenizer, stop)
-        async with aclosing(self.engine.generate(prompt, params, client=client)) as outputs:
+        async with aclosing(self.engine.generate(prompt, params, client=client, adapter=self.adapter)) as outputs:
             async for output in outputs:
                 chunk = text.push(output)
                 yield chunk

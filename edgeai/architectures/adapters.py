@@ -66,7 +66,11 @@ def _low_rank_term(name: str, product: Product) -> Iterator[onnx.NodeProto]:
 def _inputs(name: str, product: Product, *, selected: bool) -> Iterator[onnx.ValueInfoProto]:
     rank = f"{name}.rank"
     lines: list[int | str] = [1, "n"] if selected else ["rows", 1]
-    shapes: dict[str, list[int | str]] = {"a": [product.site.inputs, rank], "b": [rank, sum(product.site.sizes)], "mask": [*lines, rank]}
+    shapes: dict[str, list[int | str]] = {
+        "a": [product.site.inputs, rank],
+        "b": [rank, sum(product.site.sizes)],
+        "mask": [*lines, rank],
+    }
     for part, shape in shapes.items():
         yield helper.make_tensor_value_info(f"{name}.{part}", TensorProto.FLOAT, shape)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import edgeai
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.registry import write_graph
+from edgeai.build.adapters import merged
 from edgeai.build.leftovers import require_all_used
 from edgeai.build.quantize import quantize
 from edgeai.build.storage import StoredTensors
@@ -63,6 +64,8 @@ def build_package(
     bits: int | None = None,
     accept_licence: bool = False,
     context: int | None = None,
+    adapter: Path | None = None,
+    adapter_scale: float = 1.0,
     home: Path,
     cache: Path,
     progress: Progress = silent,
@@ -71,6 +74,7 @@ def build_package(
 
     `bits` (4 or 8) rounds matrices that come as floats; weights that are already on a grid stay exactly as they are.
     `context`: tokens the package is made for, by default the recipe's or the model's own; LongRoPE depends on it.
+    `adapter` is a PEFT folder that is merged into the weights, times `adapter_scale`.
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
     """
     started = time.perf_counter()
@@ -78,6 +82,8 @@ def build_package(
     plan = bits if bits is not None else _recipe_bits(target.recipe)
     if context is None and target.recipe is not None:
         context = target.recipe.context
+    if adapter is not None:
+        target = merged(target, adapter, adapter_scale, plan)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, plan, context, progress)
     return BuildReport(

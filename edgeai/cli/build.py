@@ -25,6 +25,10 @@ def build(
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens the package is made for, instead of the model's own number.")
     ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder of a PEFT LoRA adapter to merge into the weights.")
+    ] = None,
+    adapter_scale: Annotated[float, typer.Option(help="How much of the adapter to add; 1 is as it was trained.")] = 1.0,
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
@@ -39,6 +43,8 @@ def build(
             bits=int(bits) if bits else None,
             accept_licence=accept_licence,
             context=context,
+            adapter=adapter,
+            adapter_scale=adapter_scale,
             home=home_dir(),
             cache=cache_dir(),
             progress=progress,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edgeai.cli.output import ModelArgument, open_package, print_error, say
+from edgeai.cli.output import ModelArgument, load_model, print_error, say
 from edgeai.cli.run import Answer, MaxTokens, Seed, System, Temperature, show
 from edgeai.errors import ContextLengthExceeded, InvalidInput
 
@@ -29,10 +29,7 @@ def chat(
     system: System = None,
 ) -> None:
     """Talk with a model."""
-    package = open_package(model)
-    from edgeai.model import Model
-
-    with Model.load(package) as loaded:
+    with load_model(model) as loaded:
         if loaded.template is None:
             raise InvalidInput(f"{loaded.name} has no chat template", "use `edgeai run`, which continues a text")
         params = loaded.default_params(max_tokens=max_tokens, temperature=temperature, seed=seed)

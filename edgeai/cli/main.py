@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import bench, build, chat, doctor, fetch, models, recipes, run, serve
+from edgeai.cli import adapter, bench, build, chat, doctor, fetch, models, recipes, run, serve
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -28,6 +28,7 @@ app.command()(fetch.fetch)
 app.add_typer(recipes.app, name="recipes")
 app.command()(models.verify)
 app.add_typer(models.app, name="models")
+app.add_typer(adapter.app, name="adapter")
 app.command()(run.run)
 app.command()(chat.chat)
 app.command()(serve.serve)

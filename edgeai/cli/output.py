@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgeai.model import Model
     from edgeai.package.package import Package
     from edgeai.progress import Progress
 
@@ -50,6 +51,20 @@ def open_package(model: str) -> Package:
     from edgeai.package.store import Store
 
     return Store(home_dir()).open(model)
+
+
+def load_model(model: str) -> Model:
+    """The model that a user calls "base" or "base:adapter". Raises as `open_package` and loading do."""
+    from edgeai.config import home_dir
+    from edgeai.package.adapters import AdapterStore, split_name
+
+    base, adapter = split_name(model)
+    package = open_package(base)
+    installed = None if adapter is None else AdapterStore(home_dir()).get_for(package, adapter)
+    from edgeai.model import Model
+
+    loaded = Model.load(package)
+    return loaded if installed is None else loaded.with_adapter(installed)
 
 
 @contextlib.contextmanager

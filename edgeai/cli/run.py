@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeai.cli.output import JsonFlag, ModelArgument, emit, open_package
+from edgeai.cli.output import JsonFlag, ModelArgument, emit, load_model
 
 if TYPE_CHECKING:
     from edgeai.model import Chunk, Model
@@ -63,11 +63,8 @@ def run(
 ) -> None:
     """Answer one prompt."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    package = open_package(model)
     started = time.perf_counter()
-    from edgeai.model import Model
-
-    with Model.load(package) as loaded:
+    with load_model(model) as loaded:
         load_seconds = time.perf_counter() - started
         ids = encode(loaded, text, system)
         answer = Answer()

@@ -95,6 +95,8 @@ class InstalledAdapter:
         path, entry = self.path / WEIGHTS_NAME, self.manifest.weights
         if not path.is_file() or path.stat().st_size != entry.size or file_digest(path) != entry.sha256:
             raise PackageError(f"adapter {self.model_name} is damaged: {path} is not what was written", _AGAIN)
+        if 4 * sum((term.inputs + term.outputs) * term.rank for term in self.manifest.terms) != entry.size:
+            raise PackageError(f"adapter {self.model_name} is damaged: {MANIFEST_NAME} contradicts itself", _AGAIN)
         values = np.memmap(path, np.float32, "c")  # copy on write: onnxruntime wants writable memory, and writes none
         terms, at = {}, 0
         for term in self.manifest.terms:
@@ -161,7 +163,7 @@ class AdapterStore:
         folder = self.folder(manifest.base)
         target = folder / _checked(manifest.name)
         with self._locked(folder), durable.temporary_folder(folder) as temporary:
-            data = [memoryview(np.ascontiguousarray(part, np.float32)).cast("B") for part in weights]
+            data = [np.ascontiguousarray(part, np.float32).data.cast("B") for part in weights]
             digest = hashlib.sha256()
             for part in data:
                 digest.update(part)

@@ -1,12 +1,14 @@
-"""The models that a server answers with, by name. One model so far."""
+"""The models that a server answers with, by name: one so far, and each of its adapters under "base:adapter"."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from edgeai.engine.request import EngineStats
-from edgeai.errors import NotFound
+from edgeai.errors import EdgeaiError, NotFound
+from edgeai.package.adapters import SEPARATOR, AdapterStore
 
 if TYPE_CHECKING:
     from edgeai.model import AsyncModel
@@ -15,11 +17,17 @@ DEFAULT_NAMES = frozenset({None, "", "default"})
 
 
 class ModelPool:
-    """Loaded models by name; the default one also answers to "default", to "" and to no name."""
+    """Loaded models by name; the default one also answers to "default", to "" and to no name.
 
-    def __init__(self, model: AsyncModel) -> None:
+    Adapters are looked up when they are asked for: one that is installed or removed while the server runs is there, or
+    gone, from the next request on.
+    """
+
+    def __init__(self, model: AsyncModel, adapters: AdapterStore | None = None) -> None:
         self.created = int(time.time())  # since when the models can be asked
         self._models = {model.name: model}
+        self._adapters = adapters
+        self._adapted: dict[str, AsyncModel] = {}  # those that have been asked for
         self.default = model
 
     def get(self, name: str | None) -> AsyncModel:
@@ -31,9 +39,33 @@ class ModelPool:
             raise NotFound(f"there is no model {name!r}", f"there is {', '.join(self.names())}")
         return model
 
+    async def find(self, name: str | None) -> AsyncModel:
+        """As `get`, and models with an adapter. Raises `NotFound`, `PackageError` for an adapter that does not fit."""
+        base, separator, adapter = (name or "").partition(SEPARATOR)
+        if not separator or self._adapters is None:
+            return self.get(name)
+        model = self.get(base)
+        try:
+            installed = self._adapters.get_for(model.package, adapter)
+        except EdgeaiError:
+            self._adapted.pop(f"{model.name}{SEPARATOR}{adapter}", None)  # removed, or replaced by what does not fit
+            raise
+        adapted = self._adapted.get(installed.model_name)
+        if adapted is None or adapted.adapter is None or adapted.adapter.key.hex() != installed.digest:
+            adapted = await asyncio.to_thread(model.with_adapter, installed)
+            self._adapted[installed.model_name] = adapted
+        return adapted
+
     def names(self) -> list[str]:
         """Names of all models that can be asked."""
-        return sorted(self._models)
+        return sorted([*self._models, *self.parents()])
+
+    def parents(self) -> dict[str, str]:
+        """Names of all models with an adapter, and of the model each is based on."""
+        if self._adapters is None:
+            return {}
+        fitting = [(base, self._adapters.fitting(model.package)) for base, model in self._models.items()]
+        return {adapter.model_name: base for base, adapters in fitting for adapter in adapters}
 
     def stats(self) -> dict[str, EngineStats]:
         """The engines' counts by model."""

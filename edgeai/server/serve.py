@@ -44,6 +44,7 @@ def make_server(package: Package, settings: ServerSettings) -> uvicorn.Server:
     import uvicorn
 
     from edgeai.model import AsyncModel, default_settings
+    from edgeai.package.adapters import AdapterStore
     from edgeai.server.app import create_app
     from edgeai.server.model_pool import ModelPool
 
@@ -55,7 +56,7 @@ def make_server(package: Package, settings: ServerSettings) -> uvicorn.Server:
         max_context=settings.max_context,
         kv_budget_bytes=settings.kv_budget_bytes,
     )
-    models = ModelPool(AsyncModel.load(package, limits))
+    models = ModelPool(AsyncModel.load(package, limits), AdapterStore(home_dir()))
     return uvicorn.Server(server_config(create_app(models)))
 
 

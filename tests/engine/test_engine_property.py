@@ -10,35 +10,49 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.model_runner import ModelRunner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
+from edgeai.package.manifest import ADAPTER_GRAPH_NAME
+from tests.fixtures.peft import tiny_adapter
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
 PREFIXES = [tuple(range(2, 2 + n)) for n in (0, 9, 40)]  # shared beginnings, so that the prefix cache has work
 
+ADAPTERS: dict[str, Adapter | None] = {
+    "": None,
+    "a": tiny_adapter("a", seed=1),
+    "b": tiny_adapter("b", seed=2, rank=3),
+    "c": tiny_adapter("c", seed=3, sites=[1, 6]),
+}
+
 prompts = st.tuples(st.sampled_from(PREFIXES), st.lists(st.integers(2, 95), min_size=1, max_size=70).map(tuple)).map(
     lambda parts: parts[0] + parts[1]
 )
-requests = st.tuples(prompts, st.integers(1, 60), st.integers(0, 12), st.none() | st.integers(0, 30))
+requests = st.tuples(
+    prompts, st.integers(1, 60), st.integers(0, 12), st.none() | st.integers(0, 30), st.sampled_from(sorted(ADAPTERS))
+)
 
 
 @pytest.fixture(scope="module")
 def naive(repetitive_graph: Path, tiny_shape: ModelShape):
-    runner = ModelRunner(repetitive_graph, tiny_shape, SETTINGS, 512)
+    runner = ModelRunner(repetitive_graph, tiny_shape, SETTINGS, 512, repetitive_graph.with_name(ADAPTER_GRAPH_NAME))
+    runner.enable_adapters()
 
     @cache
-    def run(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
-        return greedy(runner, prompt, max_tokens)
+    def run(prompt: tuple[int, ...], max_tokens: int, adapter: str = "") -> list[int]:
+        return greedy(runner, prompt, max_tokens, ADAPTERS[adapter])
 
     return run
 
 
 def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool, drafts: int = 0) -> Engine:
     budget = tokens * shape.token_bytes
-    return Engine(graph, shape, replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts))
+    limits = replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts, max_adapters=2)
+    return Engine(graph, shape, limits, adapter_graph=graph.with_name(ADAPTER_GRAPH_NAME))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +65,8 @@ def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool, dra
 def test_equals_the_naive_loop(
     naive, repetitive_graph: Path, tiny_shape: ModelShape, schedule, budget, cache, drafts
 ) -> None:
-    """Requests join at given steps; some are cancelled; a small budget forces preemption and eviction.
+    """Requests join at given steps, with one adapter or another; some are cancelled; a small budget forces preemption
+    and eviction.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
@@ -59,9 +74,10 @@ def test_equals_the_naive_loop(
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
     step = 0
     while engine.has_work or step <= 12:
-        for i, (prompt, max_tokens, joins, cancelled_after) in enumerate(schedule):
+        for i, (prompt, max_tokens, joins, cancelled_after, adapter) in enumerate(schedule):
             if joins == step:
-                engine.add(str(i), prompt, SamplingParams(max_tokens=max_tokens, temperature=0))
+                params = SamplingParams(max_tokens=max_tokens, temperature=0)
+                engine.add(str(i), prompt, params, ADAPTERS[adapter])
             if cancelled_after is not None and joins + cancelled_after == step:
                 engine.cancel(str(i))
         for request_id, output in engine.step():
@@ -69,8 +85,8 @@ def test_equals_the_naive_loop(
         engine.scheduler.check_integrity()
         step += 1
     assert not engine.runner.arena.occupied
-    for i, (prompt, max_tokens, _, cancelled_after) in enumerate(schedule):
-        expected = naive(prompt, max_tokens)
+    for i, (prompt, max_tokens, _, cancelled_after, adapter) in enumerate(schedule):
+        expected = naive(prompt, max_tokens, adapter)
         if cancelled_after is None:
             assert outputs[str(i)] == expected
         else:

@@ -70,7 +70,7 @@ class ScriptedModel:
         self.tokenizer = byte_tokenizer()
         self.template = ChatTemplate(TEMPLATE, {})
         self.manifest = SimpleNamespace(prompt=SimpleNamespace(max_tokens=None))
-        self.package = SimpleNamespace(digest=hashlib.sha256(b"scripted").hexdigest())
+        self.digest = hashlib.sha256(b"scripted").hexdigest()
         self.engine = self
         self.running = self.waiting = self.generated = 0
         self.seen: list[tuple[list[int], SamplingParams]] = []

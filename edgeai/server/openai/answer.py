@@ -46,13 +46,13 @@ class Reply(StreamedReply, Protocol):
 
 
 def head(kind: str, prefix: str, model: AsyncModel) -> dict[str, Any]:
-    """The fields that every document of an answer begins with; the fingerprint names the exact package."""
+    """The fields that every document of an answer begins with; the fingerprint names the exact package and adapter."""
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": kind,
         "created": int(time.time()),
         "model": model.name,
-        "system_fingerprint": f"fp_{model.package.digest[:FINGERPRINT_DIGITS]}",
+        "system_fingerprint": f"fp_{model.digest[:FINGERPRINT_DIGITS]}",
     }
 
 

@@ -31,7 +31,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     @routes.post("/v1/chat/completions", response_model=None)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         arrived = time.perf_counter()
-        model = models.get(body.model)
+        model = await models.find(body.model)
         check_supported(body)
         reply = ChatReply(model, logprobs=bool(body.logprobs), include_usage=check_stream_options(body))
         prompt = await encode_messages(model, body.messages)

@@ -31,7 +31,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     @routes.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         arrived = time.perf_counter()
-        model = models.get(body.model)
+        model = await models.find(body.model)
         check_supported(body)
         include_usage = check_stream_options(body)
         prompts = [await encode_prompt(model, prompt) for prompt in body.prompt]

@@ -15,22 +15,26 @@ def router(models: ModelPool) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(models, name) for name in models.names()]}
+        parents = models.parents()
+        return {"object": "list", "data": [_model(models, name, parents.get(name)) for name in models.names()]}
 
     @routes.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
-        return _model(models, models.get(name).name)
+        parent = models.parents().get(name)
+        return _model(models, models.get(name).name if parent is None else name, parent)
 
     return routes
 
 
-def _model(models: ModelPool, name: str) -> dict[str, Any]:
-    """OpenAI's fields, and `max_model_len` as vLLM calls the longest context in tokens."""
-    model = models.get(name)
+def _model(models: ModelPool, name: str, parent: str | None) -> dict[str, Any]:
+    """OpenAI's fields, and vLLM's: the longest context in tokens, and of an adapter the model it is based on."""
+    root = parent or name
     return {
         "id": name,
         "object": "model",
         "created": models.created,
         "owned_by": "edgeai",
-        "max_model_len": model.context_length,
+        "root": root,
+        "parent": parent,
+        "max_model_len": models.get(root).context_length,
     }
