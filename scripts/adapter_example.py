@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).with_name("water_reports.toml")
-TRAINING_ITEMS = 160
+TRAINING_ITEMS = 120
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Fine-tunes a LoRA adapter on the CPU with PEFT and saves it as PEFT does. Needs torch, transformers, peft and gguf.
 
-finetune_adapter.py WEIGHTS.gguf PACKAGE OUT [--epochs 3] [--rank 8]
+finetune_adapter.py WEIGHTS.gguf PACKAGE OUT [--epochs 2] [--rank 8]
 
 The weights are the GGUF file that the package was built from, dequantized; the tokenizer and the chat template are the
 package's own, so that the adapter learns from the very tokens it will see when it is served.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from adapter_example import Item, training_items
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 IGNORED = -100  # torch's label for positions that are not learned from
-BATCH = 8
+BATCH = 4
 LEARNING_RATE = 2e-3
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -43,7 +43,15 @@ def batch_of(rows: list[tuple[list[int], int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def train(model: torch.nn.Module, rows: list[tuple[list[int], int]], epochs: int) -> None:
+def loss_of(model: LlamaForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross entropy of the answers. The output head, a fifth of this model, is computed for their positions only."""
+    hidden = model.model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state[:, :-1]
+    following = batch["labels"][:, 1:]
+    learned = following != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[learned]), following[learned])
+
+
+def train(model: PeftModel, rows: list[tuple[list[int], int]], epochs: int) -> None:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     steps = epochs * -(-len(rows) // BATCH)
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
@@ -51,7 +59,7 @@ def train(model: torch.nn.Module, rows: list[tuple[list[int], int]], epochs: int
     started, step = time.perf_counter(), 0
     for epoch in range(epochs):
         for start in torch.randperm(len(rows)).split(BATCH):
-            loss = model(**batch_of([rows[index] for index in start.tolist()])).loss
+            loss = loss_of(model.get_base_model(), batch_of([rows[index] for index in start.tolist()]))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -68,14 +76,14 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("package", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rank", type=int, default=8)
     args = parser.parse_args()
     torch.manual_seed(1)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(args.package / "tokenizer.json"))
     tokenizer.chat_template = (args.package / "chat_template.jinja").read_text(encoding="utf-8")
     base = AutoModelForCausalLM.from_pretrained(
-        str(args.weights.parent), gguf_file=args.weights.name, torch_dtype=torch.float32, local_files_only=True
+        str(args.weights.parent), gguf_file=args.weights.name, dtype=torch.float32, local_files_only=True
     )
     lora = LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)

@@ -77,6 +77,20 @@ def test_rows_of_one_run_have_adapters_of_their_own(runner: ModelRunner) -> None
         assert np.abs(together[slot] - expected).max() < 1e-3
 
 
+def test_drafts_of_rows_with_different_adapters_are_verified_in_one_run(runner: ModelRunner) -> None:
+    rows: list[Adapter | None] = [ONE, None, FEW]
+    runner.enable_adapters()
+    for drafts in ([[4, 5, 6], [7], [8, 9]], [[4], [7, 3, 1], [8]], [[4, 4]] * 3):
+        for slot, adapter in enumerate(rows):
+            runner.prefill(slot, IDS[slot:40], 0, adapter)
+        logits = runner.verify(drafts, [40 - slot for slot in range(3)], rows)
+        for slot, adapter in enumerate(rows):
+            source = TinySource() if adapter is None else merged(adapter)
+            tokens = [*IDS[slot:40], *drafts[slot]]
+            expected = reference_logits(source.config, source.load, tokens)[-len(drafts[slot]) :]
+            assert np.abs(logits[slot] - expected).max() < 1e-3
+
+
 def test_without_an_adapter_nothing_changes(runner: ModelRunner, tiny_graph: Path, tiny_shape: ModelShape) -> None:
     """To the bit: a term of no columns is zero."""
     plain = ModelRunner(tiny_graph, tiny_shape, SETTINGS, 512)
