@@ -55,8 +55,7 @@ def install(base: Package, folder: Path, name: str, home: Path, scale: float = 1
         raise UnsupportedModel(f"{base.name} takes no adapters", "build it again, without --exporter")
     sites = read_sites(base.path / ADAPTER_SITES_NAME)
     adapter = PeftAdapter(folder)
-    shapes = {module: (size, site.inputs) for site in sites for module, size in zip(site.modules, site.sizes)}
-    adapter.check_base(shapes, base.name)
+    adapter.check_base(_shapes(sites), base.name)
     terms = site_terms(adapter, sites, _checked(scale))
     manifest = AdapterManifest(
         name=name,
@@ -72,6 +71,12 @@ def install(base: Package, folder: Path, name: str, home: Path, scale: float = 1
         origin=AdapterOrigin(location=adapter.name, sha256=adapter.digests(), builder=f"edgeai {edgeai.__version__}"),
     )
     return AdapterStore(home).add(manifest, [factor for pair in terms.values() for factor in pair])
+
+
+def _shapes(sites: Sequence[AdapterSite]) -> dict[str, tuple[int, int]]:
+    """Shape [outputs, inputs] of every module that may be changed."""
+    pairs = ((site, pair) for site in sites for pair in zip(site.modules, site.sizes, strict=True))
+    return {module: (size, site.inputs) for site, (module, size) in pairs}
 
 
 def site_terms(adapter: PeftAdapter, sites: Sequence[AdapterSite], scale: float) -> dict[int, tuple[Floats, Floats]]:

@@ -147,7 +147,7 @@ def test_truncated_weights(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path)
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SourceError, match="adapter_model.safetensors"):
+    with pytest.raises(SourceError, match=r"adapter_model\.safetensors"):
         PeftAdapter(folder)
 
 
@@ -185,7 +185,7 @@ def test_values_that_are_no_sensible_numbers(tmp_path: Path, value: float) -> No
     tensors = tensors_of()
     tensors[B0][3, 1] = value
     adapter = PeftAdapter(write_adapter(tmp_path, tensors))
-    with pytest.raises(SourceError, match="q_proj.lora_B"):
+    with pytest.raises(SourceError, match=r"q_proj\.lora_B"):
         adapter.load(Q0)
 
 
