@@ -222,6 +222,7 @@ def model_shape(manifest: Manifest) -> ModelShape:
         head_size=architecture.head_size,
         context_length=architecture.context_length,
         eos_token_ids=frozenset(manifest.tokens.eos),
+        runtime=manifest.runtime,
     )
 
 

@@ -101,6 +101,6 @@ class OnnxSession:
         self._session.run_with_iobinding(binding._binding)
 
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
-        """Run with fresh arrays; for tests and one-off evaluation."""
+        """Run with fresh arrays: one-off evaluation, and graphs whose outputs change shape with every run."""
         results: list[Array] = self._session.run(outputs, inputs)
         return [np.asarray(result) for result in results]

@@ -6,7 +6,7 @@ tensor at a time; two initializers may name the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -39,6 +39,7 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._reserved: set[str] = set()
         self._count = 0
 
     def __enter__(self) -> GraphBuilder:
@@ -69,6 +70,14 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
+    def node(self, node: onnx.NodeProto) -> None:
+        """Add a node of another graph as it is; its names have to be reserved."""
+        self._nodes.append(node)
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that another graph brings along and that are never made up here."""
+        self._reserved.update(names)
+
     def fresh(self, stem: str) -> str:
         """A name that nothing else has."""
         return self._fresh(stem)
@@ -81,6 +90,11 @@ class GraphBuilder:
             self._initializers.append(onnx.numpy_helper.from_array(values, name))
             self._constants[key] = name
         return self._constants[key]
+
+    def inline(self, name: str, values: Array) -> str:
+        """A small tensor kept inside the graph file under a name of its own."""
+        self._initializers.append(onnx.numpy_helper.from_array(values, name))
+        return name
 
     def weight(self, name: str, values: Array) -> str:
         """Append a tensor to the weights file."""
@@ -99,10 +113,10 @@ class GraphBuilder:
         self._reference(name, dtype, shape, int(location["offset"]), int(location["length"]))
         return name
 
-    def save(self, path: Path, *, name: str) -> None:
+    def save(self, path: Path, *, name: str, opset: int = OPSET) -> None:
         """Write the graph to `path`; the weights file has to stay in the same folder."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgeai")
         path.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -115,4 +129,5 @@ class GraphBuilder:
 
     def _fresh(self, stem: str) -> str:
         self._count += 1
-        return f"{stem}_{self._count}"
+        name = f"{stem}_{self._count}"
+        return name if name not in self._reserved else self._fresh(stem)

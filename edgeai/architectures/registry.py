@@ -71,7 +71,8 @@ def architecture_for(model_type: str) -> DecoderArchitecture:
     near = difflib.get_close_matches(model_type.lower(), ARCHITECTURES, n=1, cutoff=0.3) or sorted(ARCHITECTURES)[:1]
     known = ", ".join(sorted(ARCHITECTURES))
     raise UnsupportedModel(
-        f"architecture {model_type!r} is not supported", f"supported: {known}; the nearest is {near[0]!r}"
+        f"architecture {model_type!r} is not supported",
+        f"supported: {known}; the nearest is {near[0]!r}. `--exporter optimum` runs many others, slower",
     )
 
 

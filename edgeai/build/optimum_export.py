@@ -6,26 +6,24 @@ the interpreter that runs this, offline and with every telemetry switch off, and
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import edgeai
 from edgeai import errors
-from edgeai.errors import EdgeaiError, SourceError
+from edgeai.errors import EdgeaiError
 
-__all__ = ["require_exporter", "require_safetensors", "run_exporter"]
+__all__ = ["require_exporter", "run_exporter"]
 
 PACKAGES = ("torch", "transformers", "optimum")
-LAST_LINES = 4  # of a child that died, in the error message
+LAST_WORDS = 300  # characters of the last line of a child that died, in the error message
 
 ENVIRONMENT = {
     "DISABLE_TELEMETRY": "1",
@@ -52,17 +50,6 @@ def require_exporter() -> None:
         )
 
 
-def require_safetensors(folder: Path) -> None:
-    """Refuse a checkpoint that transformers would have to unpickle. Raises `SourceError`."""
-    if not (folder / "config.json").is_file():
-        raise SourceError(f"{folder} is not a Hugging Face checkpoint: it has no config.json", "name its folder")
-    if not any(folder.glob("*.safetensors")):
-        raise SourceError(
-            f"{folder} has no .safetensors file; pickled weights are not opened, as they can run any code",
-            "save the model again with safe_serialization=True",
-        )
-
-
 def run_exporter(task: str, request: Mapping[str, Any], *, python: str = sys.executable) -> dict[str, Any]:
     """Carry out `request` (plain JSON values) by the module of `edgeai.exporter` for `task`; returns its result.
 
@@ -73,10 +60,9 @@ def run_exporter(task: str, request: Mapping[str, Any], *, python: str = sys.exe
         question.write_text(json.dumps(dict(request)), encoding="utf-8")
         # -P: a file called torch.py where the user happens to be must not be imported.
         command = [python, "-P", "-m", "edgeai.exporter.child", task, str(question), str(reply)]
-        with _child(command) as (child, lines):
-            code = child.wait()
+        code, last = _run(command)
         if code or not reply.is_file():
-            said = " | ".join(lines) or "it said nothing"
+            said = last[:LAST_WORDS] or "it said nothing"
             raise EdgeaiError(f"the export ended with code {code}: {said}", "its whole output is above")
         answer: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
     if "error" in answer:
@@ -85,11 +71,10 @@ def run_exporter(task: str, request: Mapping[str, Any], *, python: str = sys.exe
     return result
 
 
-@contextlib.contextmanager
-def _child(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
-    """A child whose output has been copied to standard error; it does not outlive an interruption."""
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    child = subprocess.Popen(
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run a child, its output copied to standard error; its code and last line. It does not outlive an interruption."""
+    last = ""
+    with subprocess.Popen(
         command,
         env=child_environment(),
         stdin=subprocess.DEVNULL,
@@ -97,18 +82,14 @@ def _child(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], deque[st
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    try:
-        for line in child.stdout or ():
-            sys.stderr.write(line)
-            if line.strip():
-                last.append(line.strip())
-        yield child, last
-    finally:
-        child.kill()
-        child.wait()
-        if child.stdout:
-            child.stdout.close()
+    ) as child:
+        try:
+            for line in child.stdout or ():
+                sys.stderr.write(line)
+                last = line.strip() or last
+            return child.wait(), last
+        finally:
+            child.kill()
 
 
 def child_environment() -> dict[str, str]:

@@ -40,7 +40,15 @@ from edgeai.recipe import Recipe
 from edgeai.sources.weights import TokenizerFiles
 from edgeai.text.tokenizer import Tokenizer
 
-__all__ = ["BuildReport", "build_package"]
+__all__ = [
+    "BuildReport",
+    "build_package",
+    "origin_of",
+    "peak_rss_bytes",
+    "prompt_defaults",
+    "require_quality",
+    "token_ids",
+]
 
 VALIDATION_TOKENS = 256
 
@@ -117,19 +125,19 @@ def _write(writer: PackageWriter, target: Target, bits: int | None, context: int
         stored=lambda name: quantize(name, source.load(name), bits),
         requantized=quantization.scheme != "source",
     )
-    _require_quality(quality, target.recipe, quantization.scheme)
+    require_quality(quality, target.recipe, quantization.scheme)
     manifest = Manifest(
         name=target.name,
         description=target.recipe.description if target.recipe else "",
         files={},
         licence=target.licence,
         licence_accepted=target.licence_accepted,
-        origin=_origin(target),
+        origin=origin_of(target),
         architecture=_architecture(config, stored.parameters),
-        tokens=_token_ids(files),
+        tokens=token_ids(files),
         quantization=quantization,
         quality=quality,
-        prompt=_prompt(target.recipe, files),
+        prompt=prompt_defaults(target.recipe, files),
     )
     return writer.publish(manifest)
 
@@ -140,7 +148,7 @@ def _validation_ids(files: TokenizerFiles, config: DecoderConfig) -> list[int]:
     return ids[: min(VALIDATION_TOKENS, config.context_length)]
 
 
-def _require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> None:
+def require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> None:
     """Hold a build to its recipe: to the default target only where the source's own grid was kept."""
     if recipe is None:
         return
@@ -153,7 +161,7 @@ def _require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> No
         )
 
 
-def _prompt(recipe: Recipe | None, files: TokenizerFiles) -> PromptDefaults:
+def prompt_defaults(recipe: Recipe | None, files: TokenizerFiles) -> PromptDefaults:
     """The recipe's defaults; where it does not say, how the model's makers sample from it."""
     stated = recipe.prompt.model_dump(exclude_none=True) if recipe else {}
     return PromptDefaults.model_validate({**files.sampling, **stated})
@@ -163,7 +171,7 @@ def _recipe_bits(recipe: Recipe | None) -> int | None:
     return recipe.quantization.bits if recipe else None
 
 
-def _origin(target: Target) -> Origin:
+def origin_of(target: Target) -> Origin:
     provenance = target.source.provenance
     return Origin(
         kind=provenance.kind,
@@ -189,7 +197,7 @@ def _architecture(config: DecoderConfig, parameters: int) -> Architecture:
     )
 
 
-def _token_ids(files: TokenizerFiles) -> TokenIds:
+def token_ids(files: TokenizerFiles) -> TokenIds:
     return TokenIds(
         eos=files.eos_token_ids,
         bos=files.bos_token_id,
@@ -198,7 +206,7 @@ def _token_ids(files: TokenizerFiles) -> TokenIds:
     )
 
 
-def peak_rss_bytes() -> int:
-    """Peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_rss_bytes(who: int = resource.RUSAGE_SELF) -> int:
+    """Peak resident memory of this process, or of the largest child that has ended (RUSAGE_CHILDREN)."""
+    peak = resource.getrusage(who).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

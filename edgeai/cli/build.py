@@ -29,15 +29,21 @@ def build(
         Path | None, typer.Option(help="Folder of a PEFT LoRA adapter to merge into the weights.")
     ] = None,
     adapter_scale: Annotated[float, typer.Option(help="How much of the adapter to add; 1 is as it was trained.")] = 1.0,
+    exporter: Annotated[
+        Literal["edgeai", "optimum"],
+        typer.Option(help="optimum: the fallback for other architectures, from a Hugging Face folder; slower."),
+    ] = "edgeai",
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
     _require_build_half()
+    from edgeai.build.exported import build_exported
     from edgeai.build.pipeline import build_package
     from edgeai.config import cache_dir, home_dir
 
+    make = build_exported if exporter == "optimum" else build_package
     with progress_display() as progress:
-        report = build_package(
+        report = make(
             target,
             out=out,
             bits=int(bits) if bits else None,
@@ -57,6 +63,8 @@ def build(
     say(f"{report.name}: {size:.1f} MB, made in {report.seconds:.1f} s and {memory:.0f} MB of memory")
     beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
     say(f"  {quality.mean_kl:.2g} nats per token from its source, {beside}")
+    if exporter == "optimum":
+        say("  exported through optimum: it runs like any other model, but slower than edgeai's own architectures")
     typer.echo(report.package)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 GIB = 1 << 30
 
@@ -18,6 +19,7 @@ class ModelShape:
     head_size: int
     context_length: int
     eos_token_ids: frozenset[int] = frozenset()
+    runtime: Literal["fused", "exported", "exported-unpadded"] = "fused"  # which runner the graph needs
 
     @property
     def token_bytes(self) -> int:

@@ -10,9 +10,10 @@ from pathlib import Path
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE
-from edgeai.engine.model_runner import Logits, ModelRunner
+from edgeai.engine.load_runner import load_runner
 from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
+from edgeai.engine.runner import Logits
 from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.sequence import Sequence
@@ -49,7 +50,7 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
-        self.runner = ModelRunner(graph, shape, self.settings, self.context_length, adapter_graph)
+        self.runner = load_runner(graph, shape, self.settings, self.context_length, adapter_graph)
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape)
@@ -70,7 +71,7 @@ class Engine:
     def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None) -> None:
         """Queue a request. Raises as `check` does, `Overloaded` when the queue is full, ValueError for an id in use.
 
-        The first one with an adapter loads the graph for them, and raises as `ModelRunner.enable_adapters` does.
+        The first one with an adapter loads the graph for them, and raises as `Runner.enable_adapters` does.
         """
         self.check(prompt, params)
         if request_id in self._sequences:

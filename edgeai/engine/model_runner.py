@@ -1,4 +1,4 @@
-"""Runs the graph on rows of the KV arena. Knows memory and positions, nothing of requests."""
+"""Runs edgeai's own graphs on rows of the KV arena. Knows memory and positions, nothing of requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from edgeai.engine.adapters import Adapter, AdapterBank, AdapterInputs, sites_of
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena
+from edgeai.engine.runner import Logits
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.onnx_session import Binding, OnnxSession
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

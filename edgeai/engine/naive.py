@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeai.engine.adapters import Adapter
-from edgeai.engine.model_runner import ModelRunner
+from edgeai.engine.runner import Runner
 
 
-def greedy(runner: ModelRunner, prompt: Sequence[int], max_tokens: int, adapter: Adapter | None = None) -> list[int]:
+def greedy(runner: Runner, prompt: Sequence[int], max_tokens: int, adapter: Adapter | None = None) -> list[int]:
     """The likeliest continuation of `prompt`, up to and including an end token."""
     output: list[int] = []
     logits = runner.prefill(0, prompt, 0, adapter)

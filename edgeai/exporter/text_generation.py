@@ -16,30 +16,25 @@ import torch
 from optimum.exporters.onnx import main_export
 from optimum.exporters.tasks import TasksManager
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgeai.errors import SourceError, UnsupportedModel
 
 TASK = "text-generation-with-past"
-NAMED = {"bos_token", "eos_token", "unk_token", "pad_token"}  # what chat templates may ask for
 DEFAULT_CONTEXT = 2048  # tokens, where a configuration sets no limit (ALiBi)
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}  # traced at one length, and wrong beyond the original context
 
 
-def export(folder: str, out: str, text: str, tokens: int) -> dict[str, Any]:
-    """Write into `out`: model.onnx as optimum makes it, tokenizer.json, and logits.npy of the first `tokens` of `text`.
+def export(folder: str, out: str, ids: list[int]) -> dict[str, Any]:
+    """Write into `out`: model.onnx as optimum makes it, and logits.npy of `ids`, cut to the model's context.
 
     Raises `UnsupportedModel` for what optimum or transformers do not know, `SourceError` for damaged checkpoints.
     """
     config = _config(folder)
-    tokenizer = _tokenizer(folder)
     context = context_length(config)
-    special = _special_ids(folder, config, tokenizer)
-    lead = [special["bos"]] if special["add_bos"] else []
-    ids = (lead + tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)[: min(tokens, context)]
+    ids = ids[:context]
     parameters = _reference_logits(folder, ids, Path(out, "logits.npy"))
     _export(folder, out)
-    Path(out, "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     return {
         "model_type": config.model_type,
         "vocab_size": config.vocab_size,
@@ -48,9 +43,6 @@ def export(folder: str, out: str, text: str, tokens: int) -> dict[str, Any]:
         "context_length": context,
         "parameters": parameters,
         "ids": ids,
-        "chat_template": tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
-        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name in NAMED},
-        **special,
     }
 
 
@@ -59,9 +51,11 @@ def _config(folder: str) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise UnsupportedModel(*_why(folder, error)) from error
-    known = config.model_type in TasksManager._SUPPORTED_MODEL_TYPE
-    tasks = TasksManager.get_supported_tasks_for_model_type(config.model_type, "onnx", library_name="transformers")
-    if not known or TASK not in tasks:
+    try:
+        tasks = TasksManager.get_supported_tasks_for_model_type(config.model_type, "onnx", library_name="transformers")
+    except KeyError:
+        tasks = {}
+    if TASK not in tasks:
         raise UnsupportedModel(
             f"optimum does not export {config.model_type!r} for text generation",
             "convert the model to one of the architectures that edgeai builds itself",
@@ -79,32 +73,6 @@ def _why(folder: str, error: Exception) -> tuple[str, str]:
             "use a model that transformers knows by itself",
         )
     return f"transformers does not load {kind!r}: {error}", "check config.json"
-
-
-def _tokenizer(folder: str) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        raise SourceError(f"the tokenizer cannot be loaded: {error}", "the folder needs a tokenizer.json") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UnsupportedModel(f"{type(tokenizer).__name__} has no tokenizer.json", "use a checkpoint with one")
-    return tokenizer
-
-
-def _special_ids(folder: str, config: Any, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Ids that end a reply, the BOS id, and whether the tokenizer puts it in front by itself."""
-    ends = {tokenizer.eos_token_id}
-    for declared in (_generation_config(folder), config):
-        value = getattr(declared, "eos_token_id", None)
-        ends |= set(value) if isinstance(value, list | tuple) else {value}
-    bos = tokenizer.bos_token_id
-    first = tokenizer("a").input_ids[:1]
-    return {"eos": sorted(ends - {None}), "bos": bos, "add_bos": bos is not None and first == [bos]}
-
-
-def _generation_config(folder: str) -> GenerationConfig | None:
-    present = Path(folder, "generation_config.json").is_file()
-    return GenerationConfig.from_pretrained(folder, local_files_only=True) if present else None
 
 
 def context_length(config: Any) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.engine.model_runner import ModelRunner
+from edgeai.engine.runner import Runner
 from edgeai.errors import InvalidInput
 from edgeai.model import Model
 from edgeai.progress import Progress, silent
@@ -53,7 +53,7 @@ def perplexity(model: Model, text: str, *, context: int = 512, progress: Progres
     return Perplexity(math.exp(total / count), count, chunks)
 
 
-def chunk_losses(runner: ModelRunner, ids: Sequence[int]) -> NDArray[np.float64]:
+def chunk_losses(runner: Runner, ids: Sequence[int]) -> NDArray[np.float64]:
     """Negative log-likelihoods of the second half of `ids`, each given all before it."""
     first = len(ids) // 2
     losses = []
@@ -65,7 +65,7 @@ def chunk_losses(runner: ModelRunner, ids: Sequence[int]) -> NDArray[np.float64]
     return np.array(losses)
 
 
-def _scored(runner: ModelRunner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _scored(runner: Runner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Logits of consecutive pieces of `ids`, with the position each starts at."""
     runner.arena.grow(0, len(ids))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from edgeai.recipe import Licence, PromptDefaults, Strict
@@ -111,6 +113,8 @@ class Manifest(Strict):
     licence: Licence
     licence_accepted: bool = False  # whoever built it accepted a licence that is not open
     origin: Origin
+    # edgeai's own graph; one that optimum exported (slower); one of those whose rows must not be padded to one length
+    runtime: Literal["fused", "exported", "exported-unpadded"] = "fused"
     architecture: Architecture
     tokens: TokenIds
     quantization: Quantization

@@ -24,7 +24,7 @@ class Detokenizer:
         """The text that this token completes, often empty for a part of a character."""
         if token_id in self._hidden:
             return ""
-        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+        return self._decoder.decode(self._tokenizer.sampled_bytes(token_id))
 
     def finish(self) -> str:
         """What is still held back, as U+FFFD."""

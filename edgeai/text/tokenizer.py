@@ -100,6 +100,10 @@ class Tokenizer:
             raise InvalidInput(f"token {token_id} is outside the {len(self._bytes)} tokens of the vocabulary")
         return self._bytes[token_id]
 
+    def sampled_bytes(self, token_id: int) -> bytes:
+        """The bytes of what a model gave: heads are often padded beyond the vocabulary, and such an id says nothing."""
+        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
     def decode(self, ids: Sequence[int], *, skip_control: bool = True) -> str:
         """Text of `ids`. Bytes that are not UTF-8 become U+FFFD; control tokens are left out unless asked for."""
         shown = (self.token_bytes(i) for i in ids if not (skip_control and i in self._control_ids))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeai.build import optimum_export
-from edgeai.build.optimum_export import child_environment, require_exporter, require_safetensors, run_exporter
-from edgeai.errors import EdgeaiError, SourceError, UnsupportedModel
+from edgeai.build.optimum_export import child_environment, require_exporter, run_exporter
+from edgeai.errors import EdgeaiError, UnsupportedModel
 
 # Stands in for the interpreter; it is called as: python -P -m edgeai.exporter.child TASK REQUEST ANSWER.
 FAKE = f"#!{sys.executable}\nimport json, os, sys\nmodule, task, request, answer = sys.argv[3:]\n"
@@ -90,14 +89,3 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(EdgeaiError, match="no no_such_package") as caught:
         require_exporter()
     assert "pip install 'edgeai[export]'" in caught.value.hint
-
-
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no config\.json"):
-        require_safetensors(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "opt"}))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(SourceError, match="pickled"):
-        require_safetensors(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    require_safetensors(tmp_path)

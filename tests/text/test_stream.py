@@ -44,6 +44,12 @@ def test_incomplete_characters_are_held_back(tiny: Tokenizer) -> None:
     assert stream(tiny, [*ids[:3], ids[0]]) == ["a", "", "", "\ufffda", ""]
 
 
+def test_ids_beyond_the_vocabulary_say_nothing(tiny: Tokenizer) -> None:
+    """A model's head may be padded; what it never learned to say must not end a request with an error."""
+    ids = tiny.encode("€")
+    assert stream(tiny, [*ids[:1], VOCAB, *ids[1:], VOCAB + 99]) == ["", "", "", "€", "", ""]
+
+
 def cut_naively(text: str, stops: list[str]) -> tuple[str, bool]:
     """Look after every single character."""
     for end in range(1, len(text) + 1):

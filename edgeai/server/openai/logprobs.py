@@ -35,7 +35,7 @@ class ShownTokens:
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:
     r"""A token by itself; bytes that are no character are written as `\xe2`, so that different tokens differ."""
-    return tokenizer.token_bytes(token_id).decode("utf-8", errors="backslashreplace")
+    return tokenizer.sampled_bytes(token_id).decode("utf-8", errors="backslashreplace")
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Iterable[TokenOutput]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _chat_entry(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, Any]:
     return {
         "token": token_text(tokenizer, entry.token_id),
         "logprob": max(entry.logprob, LEAST),
-        "bytes": list(tokenizer.token_bytes(entry.token_id)),
+        "bytes": list(tokenizer.sampled_bytes(entry.token_id)),
     }
 
 
