@@ -81,7 +81,11 @@ def read_config(keys: Keys, *, interleaved: bool = False, partial: bool = False)
         raise SourceError(f"config: {heads} attention heads do not divide among {kv_heads} KV heads")
     if head_size % 16:
         raise UnsupportedModel(f"config: head size {head_size} is not a multiple of 16", "use another model")
-    rotated = int(head_size * keys.number("partial_rotary_factor", float, 1.0)) if partial else head_size
+    rotated = int(head_size * keys.number("partial_rotary_factor", float, 1.0))
+    if rotated != head_size and not partial:
+        raise UnsupportedModel(
+            f"config: partial_rotary_factor is not supported for {keys.word('model_type', '')}", "use another model"
+        )
     context = _context_length(keys)
     layer = LayerConfig(read_rope(keys, rotated, interleaved=interleaved))
     return DecoderConfig(

@@ -164,10 +164,10 @@ def _longrope(keys: Keys, plain: Frequencies) -> tuple[Frequencies, float]:
 
 
 def _original_context(keys: Keys) -> int:
-    """Context before scaling; checkpoints write it beside `rope_scaling` or inside it."""
-    trained = keys.number("max_position_embeddings", int)
-    inside = keys.section("rope_scaling").number("original_max_position_embeddings", int, trained)
-    return keys.number("original_max_position_embeddings", int, inside)
+    """Context before scaling, which stands in `rope_scaling`; for LongRoPE rather beside it, as in transformers."""
+    name, trained = "original_max_position_embeddings", keys.number("max_position_embeddings", int)
+    inside = keys.section("rope_scaling").number(name, int, trained)
+    return keys.number(name, int, inside) if scaling_kind(keys) in LONGROPE else inside
 
 
 LONGROPE = ("longrope", "su")

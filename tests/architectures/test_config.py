@@ -84,6 +84,7 @@ def test_heads_are_untied_unless_the_config_says_so() -> None:
         ({"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention", "linear"]}, "'linear'"),
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"model_type": "minicpm", "num_experts": 8}, "num_experts"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported for llama"),
         ({"model_type": "glm4", "head_dim": 16}, "8 values of a head are rotated"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"head_dim": 24}, "head size 24"),

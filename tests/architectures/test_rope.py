@@ -75,6 +75,11 @@ def test_longrope_of_minicpm4_has_its_original_context_inside() -> None:
     assert scaled.factor == 1.0
 
 
+def test_only_longrope_looks_for_its_original_context_beside_the_scaling() -> None:
+    assert rope(YARN, original_max_position_embeddings=7) == rope(YARN)
+    assert rope(LONGROPE, original_max_position_embeddings=7) != rope(LONGROPE)
+
+
 @pytest.mark.parametrize(
     ("scaling", "config", "lengths"),
     [
