@@ -11,6 +11,7 @@ Three ways to encode, which differ only in text that spells a control token such
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -20,6 +21,7 @@ from typing import Any
 import tokenizers
 
 from edgeai.errors import InvalidInput, PackageError
+from edgeai.text.token_bytes import table_of_bytes
 
 # A noncharacter (Unicode 23.7: not for interchange) that makes the character after it ordinary, as a backslash does.
 SHIELD = "\ufdd0"
@@ -27,17 +29,18 @@ LONG_TEXT = 4096  # characters
 
 
 class Tokenizer:
-    """A byte-level tokenizer. Safe to share between threads: nothing changes after construction."""
+    """A byte-level or SentencePiece tokenizer. Safe to share between threads: nothing changes after construction."""
 
     def __init__(self, document: str, *, bos_token_id: int | None = None) -> None:
-        """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or not byte-level."""
+        """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or of another kind."""
         self._backend = _build(document)
         self.bos_token_id = bos_token_id
         added = self._backend.get_added_tokens_decoder()
-        _refuse_stripping(added)
+        self._swallow_before = frozenset(token_id for token_id, token in added.items() if token.lstrip)
+        self._swallow_after = frozenset(token_id for token_id, token in added.items() if token.rstrip)
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control_ids = frozenset(self._control.values())
-        self._bytes = _table_of_bytes(self._backend.get_vocab(with_added_tokens=True), added)
+        self._bytes = table_of_bytes(json.loads(document), self._backend.get_vocab(with_added_tokens=True), added)
         if bos_token_id is not None and not 0 <= bos_token_id < self.vocab_size:
             raise PackageError(f"BOS token {bos_token_id} is outside the {self.vocab_size} tokens")
         names = "|".join(re.escape(name) for name in sorted(self._control, key=len, reverse=True)) or "(?!)"
@@ -136,10 +139,18 @@ class Tokenizer:
     def _encode_runs(self, text: str, pattern: re.Pattern[str]) -> list[int]:
         """Encode the text between control tokens, its shields removed, and the control tokens by id."""
         ids: list[int] = []
+        before: int | None = None
         for run, control in self._runs(text, pattern):
-            ids += self._encode_text(run) if run else []
+            kept = self._without_swallowed(run, before, control)
+            ids += self._encode_text(kept) if kept else []
             ids += [] if control is None else [control]
+            before = control
         return ids
+
+    def _without_swallowed(self, run: str, before: int | None, after: int | None) -> str:
+        """A run without the whitespace that belongs to the control tokens around it (Phi-3's have such)."""
+        run = run.lstrip() if before in self._swallow_after else run
+        return run.rstrip() if after in self._swallow_before else run
 
     def _runs(self, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, int | None]]:
         """Runs of ordinary text, each with the control token that ends it (None at the end)."""
@@ -162,38 +173,5 @@ def _build(document: str) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer.from_str(document)
     except Exception as error:  # the library raises plain Exception
         raise PackageError(f"the tokenizer is damaged: {error}", "build the package again") from error
-    if not isinstance(backend.decoder, tokenizers.decoders.ByteLevel):
-        raise PackageError("the tokenizer is not a byte-level one", "only byte-level tokenizers are supported")
     backend.encode_special_tokens = True
     return backend
-
-
-def _refuse_stripping(added: dict[int, tokenizers.AddedToken]) -> None:
-    stripping = [token.content for token in added.values() if token.lstrip or token.rstrip]
-    if stripping:
-        raise PackageError(f"tokens that swallow the spaces around them are not supported: {', '.join(stripping)}")
-
-
-def _table_of_bytes(vocabulary: dict[str, int], added: dict[int, tokenizers.AddedToken]) -> tuple[bytes, ...]:
-    table = [b""] * (max(vocabulary.values(), default=-1) + 1)
-    for token, token_id in vocabulary.items():
-        table[token_id] = token.encode() if token_id in added else _unmapped(token)
-    return tuple(table)
-
-
-def _letters_of_bytes() -> dict[str, int]:
-    """GPT-2's letters for bytes (`bytes_to_unicode`): printable Latin-1 as it is, the rest from U+0100 onwards."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(0x100 + index): byte for index, byte in enumerate(rest)}
-
-
-BYTE_OF_LETTER = _letters_of_bytes()
-
-
-def _unmapped(token: str) -> bytes:
-    """The bytes of a vocabulary entry; as in the library, one with other letters stands for its own UTF-8."""
-    try:
-        return bytes([BYTE_OF_LETTER[letter] for letter in token])
-    except KeyError:
-        return token.encode()

@@ -14,7 +14,7 @@ from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, Tok
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.errors import Overloaded
 from edgeai.text import ChatTemplate, Detokenizer, StopStrings, Tokenizer, encode_chat
-from edgeai.text.tokenizer import BYTE_OF_LETTER
+from edgeai.text.token_bytes import BYTE_OF_LETTER
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
 EOS = 257

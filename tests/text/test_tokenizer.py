@@ -202,13 +202,15 @@ def test_damaged_and_foreign_tokenizers(tmp_path: Path, tiny_gguf: Path) -> None
         Tokenizer.load(tmp_path / "missing.json")
     text = GGUFSource(tiny_gguf).tokenizer().tokenizer_json.decode()
     document = json.loads(text)
-    swallowing = [{**document["added_tokens"][0], "rstrip": True}]
     for damaged, words in (
         ("", "damaged"),
         ("{}", "damaged"),
         (text[:-100], "damaged"),
-        (_changed(document, decoder=None), "not a byte-level one"),
-        (_changed(document, added_tokens=swallowing), "swallow the spaces around them"),
+        (_changed(document, decoder=None), "neither a byte-level one"),
+        (
+            _changed(document, decoder={"type": "WordPiece", "prefix": "##", "cleanup": True}),
+            "neither a byte-level one",
+        ),
     ):
         with pytest.raises(PackageError, match=words):
             Tokenizer(damaged)
@@ -225,3 +227,22 @@ def test_a_tokenizer_without_control_tokens(write_gguf: Callable[[GGUF], Path]) 
     assert tokenizer.control_tokens == frozenset()
     assert tokenizer.shield("<|im_end|><1>") == "<|im_end|><1>"
     assert tokenizer.encode("hello", parse_special=True) == tokenizer.encode("hello")
+
+
+def test_control_tokens_may_take_the_whitespace_around_them(tiny_gguf: Path) -> None:
+    """Phi-3's take what is behind them; both directions are part of the format."""
+    document = json.loads(GGUFSource(tiny_gguf).tokenizer().tokenizer_json)
+    plain = Tokenizer(json.dumps(document))
+    start, end = (
+        next(t for t in document["added_tokens"] if t["content"] == f"<|im_{word}|>") for word in ("start", "end")
+    )
+    start["rstrip"], end["lstrip"] = True, True
+    tokenizer = Tokenizer(json.dumps(document))
+    for text, same_as in (
+        ("<|im_start|> \n hello <|im_end|> \n hello", "<|im_start|>hello<|im_end|> \n hello"),
+        (" <|im_start|>hello", " <|im_start|>hello"),
+        ("<|im_start|> \n <|im_end|>", "<|im_start|><|im_end|>"),
+    ):
+        assert tokenizer.encode(text, parse_special=True) == plain.encode(same_as, parse_special=True)
+        assert tokenizer.encode_shielded(text) == plain.encode_shielded(same_as)
+        assert tokenizer.encode(text) == plain.encode(text)

@@ -1,0 +1,52 @@
+"""Precompiled normalizer tables: looked up as SentencePiece does, and damaged ones found before anything uses them."""
+
+import unicodedata
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeai.errors import SourceError
+from edgeai.sources.sentencepiece_charsmap import check_charsmap, composes, replacement
+from tests.fixtures.sentencepieces import described
+
+TABLE = described("unigram").charsmap
+
+
+def test_entries_are_those_of_nfkc() -> None:
+    for letter in "ﬁｱ①²Ⅷ㍿…":
+        assert replacement(TABLE, letter.encode()) == unicodedata.normalize("NFKC", letter).encode()
+    for letter in "aé日":
+        assert replacement(TABLE, letter.encode()) is None
+    assert replacement(TABLE, "e\u0301".encode()) == "é".encode()
+    assert replacement(TABLE, b"") is None
+
+
+def test_whether_accents_are_composed() -> None:
+    assert composes(TABLE)
+    for charsmap in (b"", b"\1", bytes(40), bytes(range(200)), TABLE[:5000]):
+        assert not composes(charsmap)
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\1", bytes(4), bytes(40), TABLE[:5000], TABLE[:-1], TABLE + b"x", TABLE[1:]]
+)
+def test_damaged_tables_are_refused(damaged: bytes) -> None:
+    with pytest.raises(SourceError, match=r"model\.gguf: the precompiled table"):
+        check_charsmap(damaged, "model.gguf")
+
+
+@settings(max_examples=60, deadline=None)
+@given(flips=st.lists(st.tuples(st.integers(0, len(TABLE) - 1), st.integers(0, 7)), min_size=1, max_size=6))
+def test_what_passes_the_check_never_breaks_the_library(flips: list[tuple[int, int]]) -> None:
+    table = bytearray(TABLE)
+    for place, bit in flips:
+        table[place] ^= 1 << bit
+    try:
+        check_charsmap(bytes(table), "model.gguf")
+    except SourceError:
+        return
+    normalizer = tokenizers.normalizers.Precompiled(bytes(table))
+    for text in ("plain", "ﬁne ①②③ ｱｲｳ", "e\u0301a\u0308\u0304", "".join(map(chr, range(0xA0, 0x500)))):
+        assert isinstance(normalizer.normalize_str(text), str)
