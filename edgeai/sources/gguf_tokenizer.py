@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeai.sources.gguf_control_tokens import END_TOKENS
-from edgeai.sources.gguf_format import GGUFFile
+from edgeai.sources.gguf_metadata import Contents
 from edgeai.sources.gguf_vocabulary import VocabularyMetadata, read_document, read_vocabulary
 from edgeai.sources.tokenizer_json import CONTROL, Vocabulary, leading, serialize
 from edgeai.sources.weights import TokenizerFiles
@@ -18,7 +18,7 @@ END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 TEMPLATE_NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
-def read_tokenizer(file: GGUFFile, *, vocab_size: int) -> TokenizerFiles:
+def read_tokenizer(file: Contents, *, vocab_size: int) -> TokenizerFiles:
     """Rebuild the tokenizer; `UnsupportedModel` for a kind that is not known, `SourceError` for damaged metadata."""
     metadata = VocabularyMetadata(file, vocab_size)
     vocabulary = read_vocabulary(metadata)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeai.errors import SourceError, UnsupportedModel
-from edgeai.sources.gguf_config import INCOMPLETE, Metadata
 from edgeai.sources.gguf_control_tokens import CONTROL_TOKENS, ORDINARY_END
-from edgeai.sources.gguf_format import GGUFFile
+from edgeai.sources.gguf_metadata import INCOMPLETE, Contents, Metadata
 from edgeai.sources.gguf_pretokenizers import pre_tokenizer
 from edgeai.sources.sentencepiece_charsmap import check_charsmap
 from edgeai.sources.sentencepiece_json import (
@@ -33,7 +32,7 @@ KEEP_SPACE_BEHIND = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 class VocabularyMetadata(Metadata):
     """Typed access to the tokenizer's metadata."""
 
-    def __init__(self, file: GGUFFile, vocab_size: int) -> None:
+    def __init__(self, file: Contents, vocab_size: int) -> None:
         super().__init__(file)
         self.vocab_size = vocab_size
 

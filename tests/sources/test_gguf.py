@@ -10,7 +10,7 @@ from gguf.quants import dequantize
 
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.gguf import GGUFSource, file_digest, hf_row_order
-from edgeai.sources.gguf_config import llama3_factors
+from edgeai.sources.gguf_rope import llama3_factors
 from edgeai.sources.weights import BlockTensor, Provenance
 from tests.fixtures.gguf_files import GGUF, HEADS, HIDDEN, KV_HEADS, Entry, changed, random_blocks, tiny_llama
 
@@ -140,8 +140,10 @@ def test_missing_metadata_is_named(write_gguf: Write, key: str) -> None:
         ({"llama.feed_forward_length": 64}, "has shape (96, 64); the configuration says (64, 64)"),
         ({"llama.expert_count": 8}, "mixture of experts"),
         ({"llama.attention.key_length": 8}, "only heads that are rotated as a whole"),
-        ({"llama.rope.scaling.type": "yarn"}, "rotary scaling 'yarn' is not supported"),
-        ({"split.count": 2}, "one shard of a split file"),
+        ({"llama.rope.scaling.type": "ntk"}, "rotary scaling 'ntk' is not supported"),
+        ({"llama.rope.scaling.type": "linear"}, "'llama.rope.scaling.factor' is missing"),
+        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.0}, "'llama.rope.scaling.factor' is 0.0"),
+        ({"split.count": 2}, "model.gguf is one of 2 parts, which its name does not say"),
     ],
 )
 def test_wrong_metadata_is_explained(write_gguf: Write, metadata: dict[str, object], words: str) -> None:
