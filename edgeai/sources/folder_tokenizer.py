@@ -18,7 +18,7 @@ import tokenizers
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.checkpoint_files import INCOMPLETE, optional_json, read_json
 from edgeai.sources.generation_config import GENERATION, end_token_ids, sampling_defaults
-from edgeai.sources.gguf_tokenizer import END_TOKENS
+from edgeai.sources.gguf_control_tokens import END_TOKENS
 from edgeai.sources.weights import TokenizerFiles
 
 DOCUMENT = "tokenizer.json"

@@ -48,9 +48,8 @@ def single_model(paths: Sequence[Path]) -> Path | None:
     """The file to open when `paths` are one model: the only one, or the first part of the only set; else None."""
     names = [NAME.fullmatch(path.name) for path in paths]
     sets = {(match["stem"], match["count"]) for match in names if match}
-    if len(paths) == 1 or (len(sets) == 1 and all(names)):
-        return min(paths)
-    return None
+    one_set = len(sets) == 1 and all(names)
+    return min(paths) if len(paths) == 1 or one_set else None
 
 
 def _open_parts(path: Path, opened: GGUFFile, count: int) -> list[GGUFFile]:

@@ -12,13 +12,14 @@ from edgeai.recipe import PathRef, RepositoryRef, SourceRef, WheelRef
 from edgeai.sources.checkpoint_files import holds_checkpoint, is_pickle, refuse_pickle
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.gguf import GGUFSource
+from edgeai.sources.gguf_split import single_model
 from edgeai.sources.repository import open_snapshot, snapshots_for, wanted_of
 from edgeai.sources.weights import WeightSource
 from edgeai.sources.wheel import fetch_member
 
 
 def open_path(path: Path) -> WeightSource:
-    """Open a GGUF file, a folder that holds exactly one, or a Hugging Face checkpoint folder.
+    """Open a GGUF file or part of one, a folder with one such model, or a Hugging Face checkpoint folder.
 
     Raises `SourceError` for anything else; pickled weights are never opened.
     """
@@ -67,8 +68,9 @@ def _open_folder(folder: Path) -> WeightSource:
         return FolderSource(folder)
     if not files:
         raise SourceError(f"{folder} holds neither a GGUF file nor a checkpoint", "name a folder that does")
-    if len(files) == 1:
-        return GGUFSource(files[0])
+    model = single_model(files)
+    if model is not None:
+        return GGUFSource(model)
     names = ", ".join(path.name for path in files)
     raise SourceError(f"{folder} holds {len(files)} GGUF files: {names}", "name one of them")
 

@@ -12,6 +12,7 @@ from edgeai.progress import Progress
 from edgeai.recipe import HubRef, ModelScopeRef, RepositoryRef, describe_errors
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.gguf import GGUFSource
+from edgeai.sources.gguf_split import single_model
 from edgeai.sources.hub import HuggingFace
 from edgeai.sources.listing import COMMIT, Hub, Wanted
 from edgeai.sources.modelscope import DEFAULT_BRANCH, ModelScope
@@ -57,9 +58,10 @@ def wanted_of(entry: RepositoryRef) -> Wanted:
 def open_snapshot(snapshot: Snapshot) -> WeightSource:
     """The model in a snapshot. Raises `SourceError` where it is none, or more than one."""
     ggufs = sorted(name for name in snapshot.provenance.sha256 if name.lower().endswith(".gguf"))
-    if len(ggufs) == 1:
-        return GGUFSource(snapshot.folder / ggufs[0], provenance=snapshot.provenance)
-    if len(ggufs) > 1:
+    model = single_model([snapshot.folder / name for name in ggufs])
+    if model is not None:
+        return GGUFSource(model, provenance=snapshot.provenance)
+    if ggufs:
         raise SourceError(f"{snapshot.provenance.location}: {len(ggufs)} GGUF files: {', '.join(ggufs)}", "name one")
     return FolderSource(snapshot.folder, provenance=snapshot.provenance)
 
