@@ -78,7 +78,8 @@ class _LoadedModel:
     def __init__(self, package: Package, settings: EngineSettings | None) -> None:
         manifest = package.manifest
         self.package = package
-        self.tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos)
+        rows = manifest.architecture.vocab_size
+        self.tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos, rows=rows)
         self.template: ChatTemplate | None = None
         if package.template is not None:
             source = package.template.read_text(encoding="utf-8")

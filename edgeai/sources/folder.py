@@ -14,7 +14,7 @@ import numpy as np
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.checkpoint_files import CONFIG, INCOMPLETE, INDEX, find_arrays, read_json
 from edgeai.sources.checkpoint_text import text_config, text_names
-from edgeai.sources.folder_tokenizer import TOKENIZER_FILES, read_tokenizer
+from edgeai.sources.folder_tokenizer import read_tokenizer, tokenizer_files
 from edgeai.sources.gguf import file_digest
 from edgeai.sources.model_card import CARD, stated_licence
 from edgeai.sources.quantized_checkpoint import SETTINGS_FILES, entries, settings_of
@@ -76,7 +76,7 @@ class FolderSource:
     def _files(self) -> list[str]:
         """Names of all files that are read, in order."""
         weights = {array.path.name for array in self._arrays.values()}
-        company = {CONFIG, INDEX, CARD, *TOKENIZER_FILES, *SETTINGS_FILES}
+        company = {CONFIG, INDEX, CARD, *tokenizer_files(self.path), *SETTINGS_FILES}
         return sorted(weights | {name for name in company if (self.path / name).is_file()})
 
     def _drop_tied_head(self) -> None:

@@ -2,7 +2,8 @@
 
 transformers is the oracle. What it does when it loads a tokenizer is done here to the document, so that the device
 needs nothing but the `tokenizers` library: tokens that only `tokenizer_config.json` lists are added, and truncation and
-padding, which belong to training, are taken out.
+padding, which belong to training, are taken out. Where there is no tokenizer.json, one is made of `vocab.json` and
+`merges.txt`, or of SentencePiece's `tokenizer.model`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 import tokenizers
 
 from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.sources.bpe_files import MERGES, VOCABULARY, read_bpe
 from edgeai.sources.checkpoint_files import INCOMPLETE, optional_json, read_json
 from edgeai.sources.generation_config import GENERATION, end_token_ids, sampling_defaults
 from edgeai.sources.gguf_control_tokens import END_TOKENS
+from edgeai.sources.sentencepiece_model import read_sentencepiece
 from edgeai.sources.weights import TokenizerFiles
 
 DOCUMENT = "tokenizer.json"
@@ -26,11 +29,21 @@ SETTINGS = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 TEMPLATE, TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
-TOKENIZER_FILES = (DOCUMENT, SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, GENERATION)
+PIECES = "tokenizer.model"
+COMPANY = (SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, GENERATION)
 
 TEMPLATE_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # as chat templates name them
 # Classes of transformers that put BOS in front by their own setting, whatever the document's post-processor does.
 BOS_BY_SETTING = {"Llama": True, "CodeLlama": True, "Gemma": True, "Cohere": True, "GPTNeoX": False}
+# Special tokens of transformers' classes, where no file names them.
+LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+CLASS_TOKENS = {
+    "Llama": LLAMA_TOKENS,
+    "CodeLlama": LLAMA_TOKENS,
+    "Gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "GPT2": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+    "Qwen2": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
+}
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -40,15 +53,17 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     Raises `SourceError` for files that are missing, damaged or do not fit the model.
     """
     settings = optional_json(folder / SETTINGS)
-    document = _document(folder)
+    special_map = optional_json(folder / SPECIAL_TOKENS)
+    special = _special_tokens(settings, special_map)
+    document = _document(folder, str(settings.get("tokenizer_class") or config.get("tokenizer_class") or ""))
     _add_missing(document, _listed_tokens(folder, settings))
+    _mark_special(document, [*special.values(), *_additional(settings, special_map)])
     document["truncation"] = document["padding"] = None
     _set_prefix_space(document, settings)
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     backend = _accepted(text)
     _check_ids(backend, document)
     _check_size(backend, config)
-    special = _special_tokens(folder, settings)
     bos = _bos_id(backend, special, settings, config)
     generation = optional_json(folder / GENERATION)
     ends = end_token_ids(generation, config, [special[k] for k in ("eos_token",) if k in special], backend)
@@ -63,12 +78,21 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     )
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / DOCUMENT
-    if path.exists():
-        return read_json(path)
+def tokenizer_files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that may be read: the older forms of a tokenizer only where there is no tokenizer.json."""
+    return (DOCUMENT, *COMPANY) if (folder / DOCUMENT).exists() else (VOCABULARY, MERGES, PIECES, *COMPANY)
+
+
+def _document(folder: Path, tokenizer_class: str) -> dict[str, Any]:
+    if (folder / DOCUMENT).exists():
+        return read_json(folder / DOCUMENT)
+    if (folder / PIECES).exists():
+        return read_sentencepiece(folder / PIECES)
+    if (folder / VOCABULARY).exists() and (folder / MERGES).exists():
+        return read_bpe(folder, tokenizer_class)
     raise UnsupportedModel(
-        f"{folder.name} has no {DOCUMENT}", "make one with transformers: AutoTokenizer, save_pretrained"
+        f"{folder.name} has no {DOCUMENT}, nor {VOCABULARY} with {MERGES}, nor {PIECES}",
+        "make a tokenizer.json with transformers: AutoTokenizer, save_pretrained",
     )
 
 
@@ -109,10 +133,30 @@ def _add_missing(document: dict[str, Any], listed: Mapping[int, Mapping[str, Any
     added.sort(key=itemgetter("id"))
 
 
+def _mark_special(document: dict[str, Any], names: Iterable[str]) -> None:
+    """Tokens that a file names as special are so, though the document has them among ordinary ones."""
+    added = document["added_tokens"]
+    vocabulary = _vocabulary(document)
+    for content in dict.fromkeys(names):
+        if content in vocabulary and all(token.get("content") != content for token in added):
+            flags = dict.fromkeys(FLAGS, False) | {"special": True}
+            added.append({"id": vocabulary[content], "content": content, **flags})
+    added.sort(key=itemgetter("id"))
+
+
+def _additional(*sources: Mapping[str, Any]) -> list[str]:
+    """Further special tokens, of chats for example."""
+    values = [value for source in sources for value in source.get("additional_special_tokens") or []]
+    contents = [value.get("content") if isinstance(value, dict) else value for value in values]
+    return [content for content in contents if isinstance(content, str)]
+
+
 def _vocabulary(document: Mapping[str, Any]) -> Mapping[str, int]:
-    """Ids of a model that has its vocabulary as a table; unigram models have a list, in which places are ids."""
+    """Ids of the tokens: of BPE a table, of unigram models a list of tokens and scores, in which places are ids."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):
+        return {entry[0]: index for index, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
     return vocabulary if isinstance(vocabulary, dict) else {}
 
 
@@ -152,16 +196,21 @@ def _check_size(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> Non
         )
 
 
-def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Text of the special tokens; the tokenizer's configuration comes first."""
+def _special_tokens(settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[str, str]:
+    """Text of the special tokens; the tokenizer's configuration comes first, the defaults of its class last."""
     tokens: dict[str, str] = {}
-    for source in (settings, optional_json(folder / SPECIAL_TOKENS)):
-        for name in TEMPLATE_TOKENS:
-            value = source.get(name)
-            content = value.get("content") if isinstance(value, dict) else value
-            if isinstance(content, str) and name not in tokens:
-                tokens[name] = content
+    defaults = CLASS_TOKENS.get(_family(settings), {})
+    for name in TEMPLATE_TOKENS:
+        source = next((source for source in (settings, special_map, defaults) if name in source), {})
+        value = source.get(name)
+        content = value.get("content") if isinstance(value, dict) else value
+        if isinstance(content, str):
+            tokens[name] = content
     return tokens
+
+
+def _family(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("tokenizer_class", "")).removesuffix("Fast").removesuffix("Tokenizer")
 
 
 def _bos_id(
@@ -178,7 +227,7 @@ def _bos_id(
 
 def _adds_bos(backend: tokenizers.Tokenizer, bos: int, settings: Mapping[str, Any]) -> bool:
     """Whether transformers puts BOS in front of plain text: by the class's setting, or by the post-processor."""
-    family = str(settings.get("tokenizer_class", "")).removesuffix("Fast").removesuffix("Tokenizer")
+    family = _family(settings)
     if family in BOS_BY_SETTING:
         return bool(settings.get("add_bos_token", BOS_BY_SETTING[family]))
     plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))

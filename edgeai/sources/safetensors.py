@@ -72,7 +72,7 @@ NUMPY: Mapping[str, str] = {
     "F32": "<f4",
 }
 FLOATS = ("F32", "F16", "BF16")  # what plain tensors may be
-CHECKED_AT_ONCE = 1 << 20  # values
+CHECKED_AT_ONCE = READ_AT_ONCE = 1 << 20  # values
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +94,35 @@ class StoredArray:
     def read(self) -> NDArray[Any]:
         """The values as numpy has them; bfloat16 as its bits (uint16). Raises `SourceError` when bytes are missing."""
         dtype = np.dtype(NUMPY[self.dtype])
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.start)
-                values = np.fromfile(file, dtype, self.nbytes // dtype.itemsize)
-        except OSError as error:
-            raise SourceError(f"{self.where} cannot be read: {error.strerror}", "check the file") from error
-        if values.nbytes != self.nbytes:
-            raise SourceError(f"{self.where} ends early: the file was cut while it was read", DAMAGED)
-        return values.reshape(self.shape)
+        return self._read(dtype, 0, self.nbytes // dtype.itemsize).reshape(self.shape)
 
     def floats(self) -> FloatTensor:
         """The tensor as float32, or float16 where it is stored so. Every value has to be a finite number."""
-        values = self.read()
-        if self.dtype == "BF16":  # bfloat16 is the upper half of a float32
-            bits = values.astype(np.uint32)
-            bits <<= 16
-            values = bits.view(np.float32)
+        values = self._widened() if self.dtype == "BF16" else self.read()
         _require_finite(values, self.where)
         return FloatTensor(values)
+
+    def _widened(self) -> NDArray[np.float32]:
+        """bfloat16, which is the upper half of a float32, read part by part: never both forms of the whole tensor."""
+        bits = np.empty(self.shape, np.uint32)
+        flat = bits.reshape(-1)
+        for start in range(0, flat.size, READ_AT_ONCE):
+            part = flat[start : start + READ_AT_ONCE]
+            part[:] = self._read(np.dtype("<u2"), start, part.size)
+            part <<= 16
+        return bits.view(np.float32)
+
+    def _read(self, dtype: np.dtype[Any], start: int, count: int) -> NDArray[Any]:
+        """`count` values from the `start`-th on."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start + start * dtype.itemsize)
+                values = np.fromfile(file, dtype, count)
+        except OSError as error:
+            raise SourceError(f"{self.where} cannot be read: {error.strerror}", "check the file") from error
+        if values.size != count:
+            raise SourceError(f"{self.where} ends early: the file was cut while it was read", DAMAGED)
+        return values
 
 
 def read_header(path: Path) -> dict[str, StoredArray]:

@@ -31,8 +31,11 @@ LONG_TEXT = 4096  # characters
 class Tokenizer:
     """A byte-level or SentencePiece tokenizer. Safe to share between threads: nothing changes after construction."""
 
-    def __init__(self, document: str, *, bos_token_id: int | None = None) -> None:
-        """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or of another kind."""
+    def __init__(self, document: str, *, bos_token_id: int | None = None, rows: int = 0) -> None:
+        """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or of another kind.
+
+        A model whose token table is padded has more `rows` than there are tokens; what they stand for is nothing.
+        """
         self._backend = _build(document)
         self.bos_token_id = bos_token_id
         added = self._backend.get_added_tokens_decoder()
@@ -41,6 +44,7 @@ class Tokenizer:
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control_ids = frozenset(self._control.values())
         self._bytes = table_of_bytes(json.loads(document), self._backend.get_vocab(with_added_tokens=True), added)
+        self._bytes += (b"",) * (rows - len(self._bytes))
         if bos_token_id is not None and not 0 <= bos_token_id < self.vocab_size:
             raise PackageError(f"BOS token {bos_token_id} is outside the {self.vocab_size} tokens")
         names = "|".join(re.escape(name) for name in sorted(self._control, key=len, reverse=True)) or "(?!)"
@@ -50,17 +54,17 @@ class Tokenizer:
         self._beginnings = frozenset(name[:end] for name in self._control for end in range(1, len(name)))
 
     @classmethod
-    def load(cls, path: Path, *, bos_token_id: int | None = None) -> Tokenizer:
+    def load(cls, path: Path, *, bos_token_id: int | None = None, rows: int = 0) -> Tokenizer:
         """Read a tokenizer.json; `bos_token_id` is what `add_bos` puts in front."""
         try:
             document = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PackageError(f"cannot read the tokenizer {path}: {error}", "build the package again") from error
-        return cls(document, bos_token_id=bos_token_id)
+        return cls(document, bos_token_id=bos_token_id, rows=rows)
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, added tokens included."""
+        """Number of token ids, added tokens and rows without one included."""
         return len(self._bytes)
 
     @property

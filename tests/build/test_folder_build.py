@@ -53,6 +53,16 @@ def test_the_whole_way(dtype: str, tmp_path: Path) -> None:
         assert list(model.chat([{"role": "user", "content": "hello"}], model.default_params(max_tokens=3)))
 
 
+def test_a_table_with_more_rows_than_tokens(tmp_path: Path) -> None:
+    """What the model says with a row that is no token is nothing, not an error."""
+    package = build(tiny_checkpoint(vocab_size=VOCAB + 19).write(tmp_path / "tiny"), tmp_path / "package")
+    with Model.load(package, EngineSettings(threads=1, max_rows=1, kv_budget_bytes=1 << 20)) as model:
+        params = model.default_params(max_tokens=3, logit_bias={VOCAB + 7: 1000.0})
+        chunks = list(model.complete("hello", params))
+    assert [token for chunk in chunks for token in chunk.token_ids] == [VOCAB + 7] * 3
+    assert "".join(chunk.text for chunk in chunks) == ""
+
+
 def test_floats_are_rounded_on_request(tmp_path: Path) -> None:
     package = build(tiny_checkpoint("BF16").write(tmp_path / "tiny"), tmp_path / "package", bits=8)
     assert package.manifest.quantization.tensor_types == {"BF16": 5, "RTN8": 15}

@@ -83,6 +83,13 @@ def test_tokens_that_only_the_settings_list_are_added(read) -> None:
     assert len(tokenizer.encode("<|im_end|>")) > 1
 
 
+def test_tokens_that_are_named_special_are_so(read) -> None:
+    """Though the document has them among its ordinary ones."""
+    document = tokenizer_document() | {"added_tokens": []}
+    files = read(tokenizer=document, tokenizer_config=SETTINGS | {"additional_special_tokens": ["<think>", "absent"]})
+    assert Tokenizer(files.tokenizer_json.decode()).control_tokens == {START, TURN, VOCAB - 1}
+
+
 PUTS_BOS = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],

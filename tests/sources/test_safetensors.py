@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.numpy import save
 
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.safetensors import MAX_HEADER, read_header
-from tests.fixtures.checkpoints import safetensors, to_bfloat16
+from tests.fixtures.checkpoints import from_bfloat16, safetensors, to_bfloat16
 
 RNG = np.random.default_rng(3)
 TENSORS = {
@@ -45,6 +46,18 @@ def test_what_the_library_writes(tmp_path: Path) -> None:
         assert arrays[name].shape == values.shape
         assert arrays[name].read().dtype == values.dtype
         assert np.array_equal(arrays[name].read(), values)
+
+
+def test_bfloat16_is_read_in_parts(tmp_path: Path) -> None:
+    """Never both forms of a large tensor at once: the table of a model of 1.5 billion takes a gigabyte as float32."""
+    stored = to_bfloat16(np.random.default_rng(0).normal(size=(3001, 1000)))
+    array = read_header(file_of(tmp_path, safetensors({"before": stored[:1], "x": stored})))["x"]
+    tracemalloc.start()
+    values = array.floats().values
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(values, from_bfloat16(stored))
+    assert peak < 1.25 * values.nbytes
 
 
 def test_the_file_is_read_not_mapped(tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_bytes_of_single_tokens(tiny: Tokenizer) -> None:
             tiny.token_bytes(token)
 
 
+def test_rows_without_a_token_are_nothing(tiny_gguf: Path) -> None:
+    """Tables are padded to round numbers; a model may yet choose such a row."""
+    document = GGUFSource(tiny_gguf).tokenizer().tokenizer_json.decode()
+    padded = Tokenizer(document, rows=VOCAB + 3)
+    assert padded.vocab_size == VOCAB + 3
+    assert padded.token_bytes(VOCAB + 2) == b""
+    assert padded.decode([*padded.encode("hello"), VOCAB, *padded.encode(" w")]) == "hello w"
+    with pytest.raises(InvalidInput, match=f"token {VOCAB + 3} is outside"):
+        padded.token_bytes(VOCAB + 3)
+    assert Tokenizer(document, rows=5).vocab_size == VOCAB
+
+
 def test_control_tokens_are_hidden_and_user_defined_ones_are_not(tiny: Tokenizer) -> None:
     ids = tiny.encode("<|im_start|>a<think>b<|im_end|>", parse_special=True)
     assert len(ids) == 5
