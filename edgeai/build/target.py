@@ -10,6 +10,7 @@ from edgeai.build.licence_check import contradiction, require_accepted, stated_l
 from edgeai.errors import InvalidInput, NotFound
 from edgeai.progress import Progress
 from edgeai.recipe import Licence, Recipe, RepositoryRef, find_recipe
+from edgeai.sources.checkpoint_files import title_of
 from edgeai.sources.open import open_first, open_path
 from edgeai.sources.repository import open_snapshot, parse_spec, snapshots_for, wanted_of
 from edgeai.sources.weights import WeightSource
@@ -71,8 +72,11 @@ def _from_recipe(recipe: Recipe, folder: Path | None, cache: Path, progress: Pro
 
 
 def name_from(path: Path) -> str:
-    """A package name from a file's or folder's."""
-    return name_of(path.stem if path.is_file() else path.resolve().name)
+    """A package name from a file's or folder's; a checkpoint's file is called as its folder."""
+    if path.is_file() and path.suffix != ".safetensors":
+        return name_of(path.stem)
+    folder = path.absolute().parent if path.is_file() else path
+    return name_of(title_of(folder).rpartition("/")[2])
 
 
 def name_of(title: str) -> str:

@@ -42,6 +42,18 @@ def optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+def title_of(folder: Path) -> str:
+    """What a folder is called: its own name, or OWNER/NAME where it is a snapshot in huggingface_hub's cache.
+
+    There it lies in models--OWNER--NAME/snapshots/COMMIT, and its own name says nothing.
+    """
+    folder = folder.resolve()
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/", 1)
+    return folder.name
+
+
 def is_pickle(path: Path) -> bool:
     """Whether a name is one of pickled weights; `training_args.bin` and other small company are not weights."""
     return path.suffix.lower() in PICKLES and path.stem not in {"training_args", "optimizer", "scheduler", "rng_state"}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeai.errors import SourceError, UnsupportedModel
-from edgeai.sources.checkpoint_files import CONFIG, INCOMPLETE, INDEX, find_arrays, read_json
+from edgeai.sources.checkpoint_files import CONFIG, INCOMPLETE, INDEX, find_arrays, read_json, title_of
 from edgeai.sources.checkpoint_text import text_config, text_names
 from edgeai.sources.folder_tokenizer import read_tokenizer, tokenizer_files
 from edgeai.sources.gguf import file_digest
@@ -56,7 +56,7 @@ class FolderSource:
             return replace(self._given, licence=self._given.licence or licence)
         digests = {name: file_digest(self.path / name) for name in self._files()}
         whole = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
-        return Provenance("path", self.path.resolve().name, whole.hexdigest(), digests, licence)
+        return Provenance("path", title_of(self.path), whole.hexdigest(), digests, licence)
 
     @property
     def tensors(self) -> Sequence[TensorInfo]:

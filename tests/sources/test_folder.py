@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeai.build.target import name_from
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.open import open_path
@@ -73,13 +74,15 @@ def test_provenance_of_a_download_is_kept(tmp_path: Path) -> None:
 
 def test_links_of_a_hub_cache_are_followed(tmp_path: Path) -> None:
     blobs = tiny_checkpoint(shards=2).write(tmp_path / "blobs")
-    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot = tmp_path / "models--Some--Model-1.5B" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
-        (snapshot / path.name).symlink_to(Path("../../blobs") / path.name)
+        (snapshot / path.name).symlink_to(Path("../../../blobs") / path.name)
     source = open_path(snapshot)
     assert source.load(NORM).shape == (64,)
     assert set(source.provenance.sha256) == {path.name for path in blobs.iterdir()}
+    assert source.provenance.location == "Some/Model-1.5B"
+    assert name_from(snapshot) == name_from(snapshot / "model-00001-of-00002.safetensors") == "model-1.5b"
 
 
 def test_the_file_itself_may_be_named(tmp_path: Path) -> None:
