@@ -39,7 +39,7 @@ def configure(keys: Keys) -> DecoderConfig:
     config = gemma2.with_gemma_norms(keys, read_config(keys))
     every = keys.number("sliding_window_pattern", int)
     sliding = sliding_layers(keys, [bool((layer + 1) % every) for layer in range(config.num_layers)])
-    local = read_rope(Keys({"rope_theta": keys.values["rope_local_base_freq"]}, where=keys.where), config.head_size)
+    local = read_rope(Keys({"rope_theta": keys.number("rope_local_base_freq", float)}), config.head_size)
     layers = zip(config.layers, sliding, strict=True)
     config = replace(config, layers=tuple(replace(layer, rope=local) if slides else layer for layer, slides in layers))
     return with_windows(config, keys.optional("sliding_window", int), sliding)

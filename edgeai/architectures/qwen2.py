@@ -22,6 +22,6 @@ def with_upper_windows(keys: Keys, config: DecoderConfig) -> DecoderConfig:
     if not keys.flag("use_sliding_window"):
         return config
     keys = keys.with_defaults(DEFAULTS)
-    first = keys.values["max_window_layers"]
+    first = 0 if keys.values["max_window_layers"] == 0 else keys.number("max_window_layers", int)
     pattern = [layer >= first for layer in range(config.num_layers)]
     return with_windows(config, keys.optional("sliding_window", int), sliding_layers(keys, pattern))

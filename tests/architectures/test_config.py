@@ -129,6 +129,34 @@ def test_mistral_windows_are_on_unless_null() -> None:
     assert [layer.window for layer in decoder_config({**absent, **null}).layers] == [None] * 2
 
 
+@pytest.mark.parametrize(("first", "windows"), [(0, [24, 24]), (1, [None, 24]), (2, [None, None])])
+def test_windows_from_a_layer_on(first: int, windows: list[int | None]) -> None:
+    sliding = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": first}
+    assert [layer.window for layer in decoder_config({**CONFIG, "model_type": "qwen2", **sliding}).layers] == windows
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "more"),
+    [
+        ("qwen2", "max_window_layers", {"use_sliding_window": True}),
+        ("gemma3_text", "rope_local_base_freq", {}),
+        ("gemma3_text", "sliding_window_pattern", {}),
+        ("gemma2", "query_pre_attn_scalar", {}),
+        ("gemma2", "attn_logit_softcapping", {}),
+        ("granite", "logits_scaling", {}),
+        ("minicpm", "scale_depth", {}),
+        ("smollm3", "no_rope_layers", {}),
+        ("phi3", "partial_rotary_factor", {}),
+    ],
+)
+@pytest.mark.parametrize("value", ["x", -1], ids=repr)
+def test_impossible_values_of_single_architectures_are_named(
+    model_type: str, key: str, more: dict[str, object], value: object
+) -> None:
+    with pytest.raises(SourceError, match=f"{key} is "):
+        decoder_config({**CONFIG, "model_type": model_type, **more, key: value})
+
+
 def test_defaults_of_the_text_part_of_gemma_3() -> None:
     """Published checkpoints with a vision part say no more than this."""
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
