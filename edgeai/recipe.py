@@ -11,7 +11,7 @@ kind = "path"
 path = "smollm2.gguf"  # relative to the recipe
 
 [quantization]
-scheme = "source"      # keep the source's own grid; or "rtn" with bits = 4 or 8
+scheme = "source"      # keep the source's own grid; or "rtn" or "gptq" with bits = 4.5 or max_size = "105MB"
 
 Sources are tried in their order. `[prompt]` sets what users get who ask for nothing else, `[quality]` what a build must
 reach to be published.
@@ -31,6 +31,7 @@ import edgeai
 from edgeai import licences
 from edgeai.errors import InvalidInput, NotFound
 
+SIZE_PATTERN = r"^\d+(\.\d+)? ?[KMGkmg]?[iI]?[bB]?$"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 COMMIT_PATTERN = r"[0-9a-f]{40}"
 FOLDER_KEY = "folder"  # validation context: where relative paths start
@@ -117,15 +118,33 @@ SourceRef = Annotated[PathRef | HubRef | ModelScopeRef | WheelRef, Field(discrim
 
 
 class QuantizationPlan(Strict):
-    """How weights are stored: "source" keeps the grid they come on; "rtn" rounds them to the nearest of a new one."""
+    """How weights are stored.
 
-    scheme: Literal["source", "rtn"] = "source"
-    bits: Literal[4, 8] | None = None  # with "source": what tensors that come as floats are rounded to, if to anything
+    "source" keeps the grid they come on; "rtn" rounds floats to the nearest of a new grid, "gptq" with error
+    compensation under calibration text; "auto" is "gptq" for weights that come as floats, else "source".
+    """
+
+    scheme: Literal["auto", "source", "rtn", "gptq"] = "source"
+    bits: float | None = Field(default=None, ge=4, le=8)  # code bits of an average weight; 4: but for the token table
+    max_size: str | None = Field(default=None, pattern=SIZE_PATTERN)  # of the whole package, instead of bits: "105MB"
+    calibration_tokens: int = Field(default=16384, ge=512)  # fewer where memory says so
+    calibration: Path | None = None  # a text in the place of those that come with edgeai, relative to the recipe
+    requantize: bool = False  # round what already lies on a grid as well
+
+    @field_validator("calibration")
+    @classmethod
+    def _resolve(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        folder: Path | None = (info.context or {}).get(FOLDER_KEY)
+        return folder / path if folder and path else path
 
     @model_validator(mode="after")
-    def _rtn_needs_bits(self) -> Self:
-        if self.scheme == "rtn" and self.bits is None:
-            raise ValueError('scheme "rtn" needs bits = 4 or bits = 8')
+    def _one_size(self) -> Self:
+        if self.bits is not None and self.max_size is not None:
+            raise ValueError("bits and max_size exclude each other")
+        if self.scheme in ("rtn", "gptq") and self.bits is None and self.max_size is None:
+            raise ValueError(f'scheme "{self.scheme}" needs bits (4 to 8) or max_size')
+        if self.scheme == "source" and self.max_size is not None:
+            raise ValueError('scheme "source" keeps the size that it has: max_size needs "rtn" or "gptq"')
         return self
 
 

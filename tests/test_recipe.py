@@ -61,8 +61,13 @@ def test_a_relative_path_starts_at_the_recipe(tmp_path: Path) -> None:
         (MINIMAL.replace('"path"', '"ftp"'), r"sources\.0: .*'ftp'"),
         ('schema = 1\nname = "tiny"\nsources = []', "sources: .*at least 1"),
         (MINIMAL + "[quantisation]", "quantisation: unknown key"),
-        (MINIMAL + "[quantization]\nbits = 3", r"quantization\.bits: Input should be 4 or 8, not 3"),
+        (
+            MINIMAL + "[quantization]\nbits = 3",
+            r"quantization\.bits: Input should be greater than or equal to 4, not 3",
+        ),
         (MINIMAL + '[quantization]\nscheme = "rtn"', "needs bits"),
+        (MINIMAL + '[quantization]\nscheme = "gptq"\nbits = 4\nmax_size = "1GB"', "exclude each other"),
+        (MINIMAL + '[quantization]\nscheme = "gptq"\nmax_size = "1 heap"', r"quantization\.max_size: .*match"),
         (MINIMAL + "[prompt]\ntemperature = -1.0", r"prompt\.temperature: .*greater than or equal to 0"),
         (MINIMAL + "[quality]\nmax_mean_kl = 0", r"quality\.max_mean_kl"),
         (

@@ -25,7 +25,7 @@ from edgeai.sources.peft import LowRank, PeftAdapter
 Floats = NDArray[np.float32]
 
 
-def merged(target: Target, folder: Path, scale: float, bits: int | None) -> Target:
+def merged(target: Target, folder: Path, scale: float, bits: float | None) -> Target:
     """The same target with an adapter merged into its weights, under a name that says so.
 
     Raises `InvalidInput` where merged matrices would leave the grid they are stored on and `bits` does not say which

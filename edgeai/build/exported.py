@@ -28,7 +28,7 @@ from edgeai.build.pipeline import (
     require_quality,
     token_ids,
 )
-from edgeai.build.quantize import quantize
+from edgeai.build.quantize.rounding import quantize
 from edgeai.build.target import Target, open_target
 from edgeai.build.validate import TEXT, Logits, compare, significant
 from edgeai.build.validate_exported import require_faithful, run_exported
@@ -49,6 +49,7 @@ from edgeai.package.package import Package
 from edgeai.package.store import Store
 from edgeai.package.writer import PackageWriter
 from edgeai.progress import Progress, silent
+from edgeai.recipe import QuantizationPlan
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor, TokenizerFiles
 from edgeai.text.tokenizer import Tokenizer
@@ -85,7 +86,7 @@ def build_exported(
             f"optimum exports Hugging Face checkpoints, which {spec} is not", "build it without --exporter"
         )
     if bits is None and target.recipe is not None:
-        bits = target.recipe.quantization.bits
+        bits = rounded_bits(target.recipe.quantization)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, target.source, bits, context, progress)
     return BuildReport(
@@ -94,6 +95,7 @@ def build_exported(
         seconds=round(time.perf_counter() - started, 3),
         peak_rss_bytes=max(peak_rss_bytes(), peak_rss_bytes(resource.RUSAGE_CHILDREN)),
         size_bytes=package.size_bytes,
+        quantization=package.manifest.quantization,
         quality=package.manifest.quality,
     )
 
@@ -144,6 +146,17 @@ def _write(
         prompt=prompt_defaults(target.recipe, files),
     )
     return writer.publish(manifest)
+
+
+def rounded_bits(plan: QuantizationPlan) -> int | None:
+    """Bits that an export can be rounded to: there is no mixture. Raises `InvalidInput` for what it cannot do."""
+    if plan.max_size is not None or plan.scheme == "gptq" or plan.bits not in (None, 4, 8):
+        raise InvalidInput(
+            "an export through optimum can only be rounded to the nearest, to 4 or to 8 bits",
+            "ask for --scheme rtn with --bits 4 or --bits 8",
+            param="quantization",
+        )
+    return None if plan.bits is None else int(plan.bits)
 
 
 def shortened(context: int, longest: int) -> int:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import edgeai
 from edgeai.architectures.config import DecoderConfig
-from edgeai.architectures.registry import write_graph
+from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.build.adapters import merged
+from edgeai.build.kv_scales import kv_scales_bytes
 from edgeai.build.leftovers import require_all_used
-from edgeai.build.quantize import quantize
+from edgeai.build.quantize.scheme import Job, as_asked, quantized
+from edgeai.build.quantize.scratch import Scratch
+from edgeai.build.size import other_bytes, require_size
 from edgeai.build.storage import StoredTensors
 from edgeai.build.target import Target, open_target
 from edgeai.build.validate import TEXT, measure
@@ -21,6 +24,7 @@ from edgeai.errors import ValidationFailed
 from edgeai.package.licence import licence_notice
 from edgeai.package.manifest import (
     GRAPH_NAME,
+    KV_SCALES_NAME,
     LICENCE_NAME,
     TEMPLATE_NAME,
     TOKENIZER_NAME,
@@ -30,13 +34,14 @@ from edgeai.package.manifest import (
     Origin,
     PromptDefaults,
     Quality,
+    Quantization,
     TokenIds,
 )
 from edgeai.package.package import Package
 from edgeai.package.store import Store
 from edgeai.package.writer import PackageWriter
 from edgeai.progress import Progress, silent
-from edgeai.recipe import Recipe
+from edgeai.recipe import QuantizationPlan, Recipe
 from edgeai.sources.weights import TokenizerFiles
 from edgeai.text.tokenizer import Tokenizer
 
@@ -51,6 +56,7 @@ __all__ = [
 ]
 
 VALIDATION_TOKENS = 256
+AS_IT_COMES = QuantizationPlan(scheme="source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class BuildReport:
     seconds: float
     peak_rss_bytes: int
     size_bytes: int
+    quantization: Quantization
     quality: Quality
 
 
@@ -70,6 +77,8 @@ def build_package(
     *,
     out: Path | None = None,
     bits: int | None = None,
+    quantization: QuantizationPlan | None = None,
+    default: QuantizationPlan = AS_IT_COMES,
     accept_licence: bool = False,
     context: int | None = None,
     adapter: Path | None = None,
@@ -80,51 +89,63 @@ def build_package(
 ) -> BuildReport:
     """Build the package that `spec` names into `out`, or into the store under `home`.
 
-    `bits` (4 or 8) rounds matrices that come as floats; weights that are already on a grid stay exactly as they are.
+    `quantization` stands in the place of the recipe's plan, `default` is for weights without a recipe; by itself it
+    leaves all weights exactly as they are. `bits` (4 or 8) is short for rounding floats to the nearest.
     `context`: tokens the package is made for, by default the recipe's or the model's own; LongRoPE depends on it.
     `adapter` is a PEFT folder that is merged into the weights, times `adapter_scale`.
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
     """
     started = time.perf_counter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
-    plan = bits if bits is not None else _recipe_bits(target.recipe)
+    if bits is not None:
+        quantization = QuantizationPlan(scheme="rtn", bits=bits)
+    plan = quantization or (target.recipe.quantization if target.recipe else default)
     if context is None and target.recipe is not None:
         context = target.recipe.context
     if adapter is not None:
-        target = merged(target, adapter, adapter_scale, plan)
+        target = merged(target, adapter, adapter_scale, plan.bits)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
-        package = _write(writer, target, plan, context, progress)
+        package = _write(writer, target, as_asked(plan, target.source), context, cache, progress)
     return BuildReport(
         package=package.path,
         name=package.name,
         seconds=round(time.perf_counter() - started, 3),
         peak_rss_bytes=peak_rss_bytes(),
         size_bytes=package.size_bytes,
+        quantization=package.manifest.quantization,
         quality=package.manifest.quality,
     )
 
 
-def _write(writer: PackageWriter, target: Target, bits: int | None, context: int | None, progress: Progress) -> Package:
+def _write(
+    writer: PackageWriter, target: Target, plan: QuantizationPlan, context: int | None, cache: Path, progress: Progress
+) -> Package:
     source = target.source
-    stored = StoredTensors(source, bits, progress)
     files = source.tokenizer()
     writer.write(TOKENIZER_NAME, files.tokenizer_json)
     if files.chat_template is not None:
         writer.write(TEMPLATE_NAME, files.chat_template.encode())
     writer.write(LICENCE_NAME, licence_notice(target.licence).encode())
     graph = writer.folder / GRAPH_NAME
-    config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME, context=context)
-    require_all_used(source, stored.loaded)
-    quantization = stored.quantization()
-    progress("validate")
-    quality = measure(
-        graph,
-        config,
-        _validation_ids(files, config),
-        original=source.load,
-        stored=lambda name: quantize(name, source.load(name), bits),
-        requantized=quantization.scheme != "source",
-    )
+    with Scratch(cache) as scratch:
+        other = other_bytes(writer.size_bytes, source, decoder_config(source.config, context))
+        made = quantized(Job(plan, source, decoder_config(source.config, context), files, progress, scratch, other))
+        stored = StoredTensors(source, made, progress)
+        config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME, context=context)
+        require_all_used(source, stored.loaded)
+        if made.kv_scales is not None:
+            writer.write(KV_SCALES_NAME, kv_scales_bytes(made.kv_scales))
+        require_size(writer.size_bytes, plan)
+        quantization = stored.quantization()
+        progress("validate")
+        quality = measure(
+            graph,
+            config,
+            _validation_ids(files, config),
+            original=source.load,
+            stored=made.load,
+            requantized=quantization.scheme != "source",
+        )
     require_quality(quality, target.recipe, quantization.scheme)
     manifest = Manifest(
         name=target.name,
@@ -165,10 +186,6 @@ def prompt_defaults(recipe: Recipe | None, files: TokenizerFiles) -> PromptDefau
     """The recipe's defaults; where it does not say, how the model's makers sample from it."""
     stated = recipe.prompt.model_dump(exclude_none=True) if recipe else {}
     return PromptDefaults.model_validate({**files.sampling, **stated})
-
-
-def _recipe_bits(recipe: Recipe | None) -> int | None:
-    return recipe.quantization.bits if recipe else None
 
 
 def origin_of(target: Target) -> Origin:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.build.quantize import quantize
+from edgeai.build.quantize.scheme import Quantized
 from edgeai.package.manifest import Quantization
 from edgeai.progress import Progress
 from edgeai.sources.weights import BlockTensor, SuperScales, Tensor, WeightSource
@@ -18,9 +18,8 @@ from edgeai.sources.weights import BlockTensor, SuperScales, Tensor, WeightSourc
 class StoredTensors:
     """Tensors of a source in the form they are stored in, one at a time; keeps count for the manifest."""
 
-    def __init__(self, source: WeightSource, bits: int | None, progress: Progress) -> None:
-        self._source = source
-        self._bits = bits
+    def __init__(self, source: WeightSource, quantized: Quantized, progress: Progress) -> None:
+        self._quantized = quantized
         self._progress = progress
         self._encodings = {info.name: info.encoding for info in source.tensors}
         self._kinds: dict[str, str] = {}
@@ -38,10 +37,9 @@ class StoredTensors:
 
     def load(self, name: str) -> Tensor:
         """One tensor as it will be stored."""
-        original = self._source.load(name)
-        tensor = quantize(name, original, self._bits)
+        tensor = self._quantized.load(name)
         self._values[name] = math.prod(tensor.shape)
-        self._kinds[name] = self._encodings[name] if tensor is original else f"RTN{self._bits_of(tensor)}"
+        self._kinds[name] = self._kind(name, tensor)
         self._stored_bits[name] = stored_bits(tensor)
         self._progress("convert", len(self._kinds), len(self._encodings))
         return tensor
@@ -50,14 +48,17 @@ class StoredTensors:
         """What the manifest says about it, after every tensor was loaded."""
         kinds = Counter(self._kinds.values())
         return Quantization(
-            scheme="source" if set(self._kinds.values()) <= set(self._encodings.values()) else "rtn",
+            scheme="source" if set(self._kinds.values()) <= set(self._encodings.values()) else self._quantized.scheme,
             bits_per_weight=round(sum(self._stored_bits.values()) / self.parameters, 4),
             tensor_types=dict(sorted(kinds.items())),
+            expected_kl=None if self._quantized.expected_kl is None else float(f"{self._quantized.expected_kl:.3g}"),
         )
 
-    @staticmethod
-    def _bits_of(tensor: Tensor) -> int:
-        return tensor.bits if isinstance(tensor, BlockTensor) else 32
+    def _kind(self, name: str, tensor: Tensor) -> str:
+        """The source's word for its own tensors, such as Q4_1; the scheme's for those it made, such as GPTQ4."""
+        if name in self._quantized.made and isinstance(tensor, BlockTensor):
+            return f"{self._quantized.scheme.upper()}{tensor.bits}"
+        return self._encodings[name]
 
 
 def stored_bits(tensor: Tensor) -> float:

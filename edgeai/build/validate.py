@@ -80,6 +80,7 @@ class Comparison:
     """How far logits [tokens, vocab_size] are from a reference's."""
 
     mean_kl: float
+    p99_kl: float
     max_kl: float
     max_difference: float
     agreement: float
@@ -101,6 +102,7 @@ def compare(reference: Logits, logits: Logits, ids: Sequence[int]) -> Comparison
     divergence = np.concatenate(kl)
     return Comparison(
         mean_kl=float(divergence.mean()),
+        p99_kl=float(np.quantile(divergence, 0.99)),
         max_kl=float(divergence.max()),
         max_difference=max(float(np.abs(reference[piece] - logits[piece]).max()) for piece in pieces),
         agreement=float((reference.argmax(-1) == logits.argmax(-1)).mean()),
@@ -145,6 +147,7 @@ def measure(
         reference=REFERENCE,
         tokens=len(ids),
         mean_kl=significant(against_source.mean_kl),
+        p99_kl=significant(against_source.p99_kl),
         max_kl=significant(against_source.max_kl),
         max_logit_difference=significant(against_source.max_difference),
         top_token_agreement=significant(against_source.agreement),

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgeai.cli.output import AcceptLicence, JsonFlag, emit, progress_display, say
-from edgeai.errors import EdgeaiError
+from edgeai.errors import EdgeaiError, InvalidInput
+
+if TYPE_CHECKING:
+    from edgeai.package.manifest import Quantization
+    from edgeai.recipe import QuantizationPlan
+
+Scheme = Literal["auto", "source", "rtn", "gptq"]
 
 
 def build(
@@ -19,8 +25,14 @@ def build(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the package, instead of installing it.")] = None,
     bits: Annotated[
-        Literal["4", "8"] | None, typer.Option(help="Round weights that come as floats to this many bits.")
+        float | None, typer.Option(help="Bits of an average weight, 4 to 8, for weights that come as floats.")
     ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Size of the whole package instead of bits: 105MB.")] = None,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="How floats are rounded; by default gptq, and what lies on a grid stays.")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="A text of your own to calibrate gptq with.")] = None,
+    requantize: Annotated[bool, typer.Option(help="Round again what lies on a grid already, which loses.")] = False,
     accept_licence: AcceptLicence = False,
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens the package is made for, instead of the model's own number.")
@@ -37,35 +49,64 @@ def build(
 ) -> None:
     """Make a model package and install it."""
     _require_build_half()
-    from edgeai.build.exported import build_exported
+    from edgeai.build.exported import build_exported, rounded_bits
     from edgeai.build.pipeline import build_package
     from edgeai.config import cache_dir, home_dir
+    from edgeai.recipe import QuantizationPlan
 
-    make = build_exported if exporter == "optimum" else build_package
+    plan = _plan(scheme, bits=bits, max_size=max_size, calibration=calibration, requantize=requantize)
+    options: dict[str, Any] = {
+        "out": out,
+        "accept_licence": accept_licence,
+        "context": context,
+        "adapter": adapter,
+        "adapter_scale": adapter_scale,
+        "home": home_dir(),
+        "cache": cache_dir(),
+    }
     with progress_display() as progress:
-        report = make(
-            target,
-            out=out,
-            bits=int(bits) if bits else None,
-            accept_licence=accept_licence,
-            context=context,
-            adapter=adapter,
-            adapter_scale=adapter_scale,
-            home=home_dir(),
-            cache=cache_dir(),
-            progress=progress,
-        )
+        if exporter == "optimum":
+            whole = rounded_bits(plan) if plan else None
+            report = build_exported(target, bits=whole, progress=progress, **options)
+        else:
+            default = QuantizationPlan(scheme="auto")
+            report = build_package(target, quantization=plan, default=default, progress=progress, **options)
     quality = report.quality
     if json:
-        emit(asdict(report) | {"package": str(report.package), "quality": quality.model_dump(mode="json")})
+        parts = {
+            "quality": quality.model_dump(mode="json"),
+            "quantization": report.quantization.model_dump(mode="json"),
+        }
+        emit(asdict(report) | {"package": str(report.package), **parts})
         return
     size, memory = report.size_bytes / 1e6, report.peak_rss_bytes / 1e6
     say(f"{report.name}: {size:.1f} MB, made in {report.seconds:.1f} s and {memory:.0f} MB of memory")
     beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
+    say(f"  {_stored(report.quantization)}")
     say(f"  {quality.mean_kl:.2g} nats per token from its source, {beside}")
     if exporter == "optimum":
         say("  exported through optimum: it runs like any other model, but slower than edgeai's own architectures")
     typer.echo(report.package)
+
+
+def _stored(quantization: Quantization) -> str:
+    """How the weights are stored, and what re-quantizing means."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in quantization.tensor_types.items())
+    return f"{quantization.scheme}, {quantization.bits_per_weight:.2f} bits a weight: {kinds}"
+
+
+def _plan(scheme: str | None, **options: Any) -> QuantizationPlan | None:
+    """What the options ask for, in the place of the recipe's plan. Raises `InvalidInput`; None without any option."""
+    from pydantic import ValidationError
+
+    from edgeai.recipe import QuantizationPlan, describe_errors
+
+    if scheme is None and not any(options.values()):
+        return None
+    try:
+        return QuantizationPlan.model_validate({"scheme": scheme or "auto", **options})
+    except ValidationError as error:
+        raise InvalidInput(f"these options do not go together: {describe_errors(error)}") from None
 
 
 def _require_build_half() -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "ADAPTER_GRAPH_NAME",
     "ADAPTER_SITES_NAME",
     "GRAPH_NAME",
+    "KV_SCALES_NAME",
     "LICENCE_NAME",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
@@ -39,6 +40,7 @@ TEMPLATE_NAME = "chat_template.jinja"
 LICENCE_NAME = "LICENSE"
 ADAPTER_GRAPH_NAME = "model_lora.onnx"
 ADAPTER_SITES_NAME = "model_lora.json"
+KV_SCALES_NAME = "kv_scales.npy"  # for an 8-bit KV cache; only where calibration text was read
 
 
 class FileEntry(Strict):
@@ -85,9 +87,10 @@ class TokenIds(Strict):
 class Quantization(Strict):
     """How the weights are stored."""
 
-    scheme: str  # "source" (transcoded exactly), "rtn"
-    bits_per_weight: float
+    scheme: str  # "source" (transcoded exactly), "rtn", "gptq" (error-compensated)
+    bits_per_weight: float  # with scales, over all tensors
     tensor_types: dict[str, int]  # number of tensors by encoding, such as {"Q4_1": 210}
+    expected_kl: float | None = None  # by the sensitivities that a mixture of bits was chosen by
 
 
 class Quality(Strict):
@@ -96,6 +99,7 @@ class Quality(Strict):
     reference: str
     tokens: int
     mean_kl: float  # nats per token
+    p99_kl: float | None = None  # 99 of 100 tokens are nearer than this
     max_kl: float
     max_logit_difference: float
     top_token_agreement: float  # 0 to 1

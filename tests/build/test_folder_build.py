@@ -17,6 +17,7 @@ from edgeai.engine.config import EngineSettings
 from edgeai.errors import EdgeaiError, UnsupportedModel
 from edgeai.model import Model
 from edgeai.package.package import Package
+from edgeai.recipe import QuantizationPlan
 from edgeai.sources.folder import FolderSource
 from edgeai.sources.weights import FloatTensor
 from tests.fixtures.checkpoints import VOCAB, Checkpoint, tiny_checkpoint
@@ -25,8 +26,9 @@ from tests.fixtures.packed_checkpoints import Pack, awq, gptq, packed_checkpoint
 INDEX = "model.safetensors.index.json"
 
 
-def build(folder: Path, out: Path, *, bits: int | None = None) -> Package:
-    report = build_package(str(folder), out=out, bits=bits, home=out.parent / "home", cache=out.parent / "cache")
+def build(folder: Path, out: Path, plan: QuantizationPlan | None = None) -> Package:
+    places = {"out": out, "home": out.parent / "home", "cache": out.parent / "cache"}
+    report = build_package(str(folder), quantization=plan, **places)
     return Package.open(report.package, verify=True)
 
 
@@ -64,7 +66,9 @@ def test_a_table_with_more_rows_than_tokens(tmp_path: Path) -> None:
 
 
 def test_floats_are_rounded_on_request(tmp_path: Path) -> None:
-    package = build(tiny_checkpoint("BF16").write(tmp_path / "tiny"), tmp_path / "package", bits=8)
+    package = build(
+        tiny_checkpoint("BF16").write(tmp_path / "tiny"), tmp_path / "package", QuantizationPlan(scheme="rtn", bits=8)
+    )
     assert package.manifest.quantization.tensor_types == {"BF16": 5, "RTN8": 15}
 
 

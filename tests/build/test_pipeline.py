@@ -20,11 +20,15 @@ from edgeai.build.validate import GRAPH_LIMIT
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import InvalidInput, NotFound, SourceError, UnsupportedModel, ValidationFailed
 from edgeai.model import Model
+from edgeai.package.manifest import KV_SCALES_NAME
 from edgeai.package.package import Package
+from edgeai.recipe import QuantizationPlan
 from edgeai.sources.gguf_blocks import DECODERS, FLOATS
 from tests.fixtures.gguf_files import GGUF, random_blocks, tiny_llama
 
 Write = Callable[[GGUF], Path]
+RTN4 = QuantizationPlan(scheme="rtn", bits=4)
+GPTQ5 = QuantizationPlan(scheme="gptq", bits=5, calibration_tokens=1024)
 
 
 def build(source: Path | str, folder: Path, **options: Any) -> BuildReport:
@@ -96,12 +100,12 @@ def test_quality_is_recorded(tiny_gguf: Path, target: Path) -> None:
     assert math.isclose(quality.perplexity, quality.reference_perplexity, rel_tol=0.05)
 
 
-@pytest.mark.parametrize("bits", [None, 4])
-def test_two_builds_give_the_same_bytes(bits: int | None, write_gguf: Write, tmp_path: Path) -> None:
-    source = write_gguf(float_model() if bits else tiny_llama())
+@pytest.mark.parametrize("plan", [None, RTN4, GPTQ5])
+def test_two_builds_give_the_same_bytes(plan: QuantizationPlan | None, write_gguf: Write, tmp_path: Path) -> None:
+    source = write_gguf(float_model() if plan else tiny_llama())
     folders = [tmp_path / "one" / "x", tmp_path / "two" / "y"]
     for folder in folders:
-        build(source, folder, bits=bits)
+        build(source, folder, quantization=plan)
     assert contents(folders[0]) == contents(folders[1])
 
 
@@ -117,7 +121,7 @@ def test_a_built_package_answers(tiny_gguf: Path, target: Path) -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_floats_are_rounded_on_request(encoding: str, bits: int, write_gguf: Write, target: Path) -> None:
     source = write_gguf(float_model(encoding))
-    report = build(source, target, bits=bits)
+    report = build(source, target, quantization=QuantizationPlan(scheme="rtn", bits=bits))
     quantization = Package.open(target, verify=True).manifest.quantization
     assert quantization.scheme == "rtn"
     expected = {"F32": 5, "RTN4": 14, "RTN8": 1} if bits == 4 else {"F32": 5, "RTN8": 15}
@@ -136,11 +140,47 @@ def test_floats_stay_floats_otherwise(write_gguf: Write, target: Path) -> None:
 
 def test_blocks_stay_exact_whatever_bits_are_asked_for(tiny_gguf: Path, tmp_path: Path) -> None:
     """Rounding again is what loses; weights that are on a grid are never touched."""
-    for folder, bits in ((tmp_path / "plain", None), (tmp_path / "asked", 4)):
-        build(tiny_gguf, folder, bits=bits)
+    for folder, plan in ((tmp_path / "plain", None), (tmp_path / "asked", QuantizationPlan(scheme="auto", bits=4))):
+        build(tiny_gguf, folder, quantization=plan)
     for name in ("weights.bin", "model.onnx"):
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "asked" / name).read_bytes()
     assert Package.open(tmp_path / "asked").manifest.quantization.scheme == "source"
+
+
+def test_error_compensation_and_a_mixture_of_bits(write_gguf: Write, target: Path) -> None:
+    report = build(write_gguf(float_model()), target, quantization=GPTQ5)
+    package = Package.open(target, verify=True)
+    quantization = package.manifest.quantization
+    assert quantization.scheme == "gptq"
+    assert set(quantization.tensor_types) == {"F32", "GPTQ4", "GPTQ8"}
+    assert 5 < quantization.bits_per_weight < 5.8  # with scales and vectors
+    assert quantization.expected_kl is not None
+    assert report.quality.p99_kl is not None
+    assert report.quality.mean_kl <= report.quality.p99_kl <= report.quality.max_kl
+    scales = np.load(target / KV_SCALES_NAME)
+    assert scales.shape == (2, 2, 2, 16)
+    assert (scales > 0).all()
+    assert not list(target.parent.parent.rglob("quantize-*"))
+
+
+def test_a_package_keeps_to_its_size(write_gguf: Write, target: Path) -> None:
+    source = write_gguf(float_model())
+    smallest = build(source, target, quantization=QuantizationPlan(scheme="gptq", bits=4, calibration_tokens=512))
+    allowed = smallest.size_bytes + 60_000
+    for limit, built in ((allowed, True), (smallest.size_bytes // 2, False)):
+        plan = QuantizationPlan(scheme="rtn", max_size=f"{limit}B")
+        if built:
+            assert build(source, target, quantization=plan).size_bytes <= limit
+        else:
+            with pytest.raises(InvalidInput, match="at four bits"):
+                build(source, target, quantization=plan)
+
+
+def test_what_lies_on_a_grid_is_rounded_again_only_where_that_is_said(tiny_gguf: Path, target: Path) -> None:
+    plan = QuantizationPlan(scheme="gptq", bits=4, requantize=True, calibration_tokens=512)
+    report = build(tiny_gguf, target, quantization=plan)
+    assert report.quantization.tensor_types == {"F32": 5, "GPTQ4": 14, "GPTQ8": 1}
+    assert report.quality.mean_kl > 1e-4  # measured, and told
 
 
 def damage(monkeypatch: pytest.MonkeyPatch, start: float, stop: float) -> None:

@@ -16,7 +16,7 @@ def test_build_installs_and_reports(cli: Cli, home: Path, tiny_gguf: Path) -> No
     result = cli("build", tiny_gguf, "--json")
     assert result.code == 0
     report = result.document
-    assert set(report) == {"package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quality"}
+    assert set(report) == {"package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quantization", "quality"}
     assert report["name"] == "tiny"
     assert report["seconds"] > 0
     assert report["peak_rss_bytes"] > 10_000_000
@@ -50,8 +50,29 @@ def test_an_install_without_the_build_half_says_so(cli: Cli, tiny_gguf: Path, mo
     assert result.document["error"]["hint"] == "pip install 'edgeai[build]'"
 
 
-def test_bits_are_4_or_8(cli: Cli, tiny_gguf: Path) -> None:
-    assert cli("build", tiny_gguf, "--bits", "3").code == 2
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bits", "3"], "bits: Input should be greater than or equal to 4"),
+        (["--bits", "4.5", "--max-size", "1MB"], "exclude each other"),
+        (["--max-size", "big"], "max_size: String should match"),
+        (["--scheme", "rtn"], 'scheme "rtn" needs bits'),
+        (["--scheme", "source", "--max-size", "1MB"], "keeps the size"),
+        (["--scheme", "gptq", "--bits", "4", "--requantize", "--calibration", "no-such.txt"], "cannot be read"),
+    ],
+)
+def test_options_of_quantization_that_cannot_be(options: list[str], says: str, cli: Cli, tiny_gguf: Path) -> None:
+    result = cli("build", tiny_gguf, *options, "--json")
+    assert result.code == 1
+    assert says in result.document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("options", "scheme"), [([], "source"), (["--scheme", "rtn", "--bits", "4", "--requantize"], "rtn")]
+)
+def test_build_says_how_weights_are_stored(options: list[str], scheme: str, cli: Cli, tiny_gguf: Path) -> None:
+    assert cli("build", tiny_gguf, *options, "--json").document["quantization"]["scheme"] == scheme
+    assert f"{scheme}, " in cli("build", tiny_gguf, *options).err
 
 
 def test_list_shows_what_is_installed_and_what_is_damaged(cli: Cli, installed: Package) -> None:

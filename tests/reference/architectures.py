@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgeai.architectures.registry import reference_logits, write_graph
-from edgeai.build.quantize import quantize
+from edgeai.build.quantize.rounding import quantize
 from edgeai.build.validate import compare, run_graph
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.model_runner import ModelRunner

@@ -1,4 +1,4 @@
-"""Rounding float matrices to a grid of 4 or 8 bits."""
+"""Round-to-nearest as GGUF's formats do it: quick, and the plain oracle of what searches for something better."""
 
 from __future__ import annotations
 

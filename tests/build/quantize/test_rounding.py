@@ -10,7 +10,7 @@ from gguf.quants import quantize as reference_quantize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.build.quantize import quantize, round_to_nearest
+from edgeai.build.quantize.rounding import quantize, round_to_nearest
 from edgeai.sources.gguf_blocks import DECODERS
 from edgeai.sources.weights import BlockTensor, FloatTensor
 

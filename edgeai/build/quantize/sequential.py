@@ -1,0 +1,127 @@
+"""Quantizing a model while it reads calibration text, one matrix after the other.
+
+The text runs through the plain numpy decoder twice at once: the first half of the tokens with the float weights, the
+second with what has been quantized so far. A matrix is quantized when its product is asked for, and the second half
+goes on with the result, so that every matrix sees the inputs it will have. With X and Y the inputs of the float and the
+quantized half, the weights that repeat the float model's products best are not W but
+
+    W' = W (X^T Y + d I) (Y^T Y + d I)^-1
+
+(Li et al. 2025, GPTAQ, arXiv 2504.02692; Zhang et al. 2025, Qronos, arXiv 2505.11695): the errors of earlier layers are
+made up for where that can be done. W' is then rounded with error compensation under the Hessian Y^T Y.
+
+Nothing here knows about architectures: `ReferenceDecoder` computes them all by way of `project`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeai.architectures.blocks import LoadTensor
+from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.reference import EMBEDDINGS, ReferenceDecoder
+from edgeai.build.quantize.compensate import Curvature, compensated, curvature
+from edgeai.build.quantize.grid import Floats, Grid, nearest
+from edgeai.progress import Progress
+from edgeai.sources.weights import BlockTensor
+
+DOUBLE = 4096  # columns up to which linear systems are solved in float64
+RIDGE = 0.03  # of the mean diagonal: how much more W' is trusted than W needs evidence
+ChooseGrid = Callable[[str], Grid | None]  # by the name of a matrix; None where it is kept as it is
+Keep = Callable[[str, BlockTensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KVRange:
+    """Largest magnitudes in a layer's KV cache, each [kv_heads, head_size]; keys as they are cached, after rotation."""
+
+    key: Floats
+    value: Floats
+
+
+class QuantizingDecoder(ReferenceDecoder):
+    """Quantizes every matrix that `choose` has a grid for, and hands it to `keep`."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        load: LoadTensor,
+        segments: Sequence[Sequence[int]],
+        *,
+        choose: ChooseGrid,
+        keep: Keep,
+        progress: Progress,
+        table: Grid | None = None,
+    ) -> None:
+        ids = [token for segment in segments for token in segment]
+        lengths = [len(segment) for segment in segments]
+        super().__init__(config, load, [*ids, *ids], [*lengths, *lengths])
+        self.tokens = len(ids)
+        self.kv: dict[int, KVRange] = {}
+        self._choose, self._keep, self._progress = choose, keep, progress
+        self._inputs: Floats | None = None
+        self._curve: Curvature | None = None
+        self._shift: Floats | None = None
+        self._done = 0
+        self._table = table
+
+    def embed(self) -> None:
+        """The second half reads a token table that is rounded, if it will be."""
+        super().embed()
+        if self._table is not None:
+            rows = self.load(EMBEDDINGS).dequantize()[self.ids[self.tokens :]]
+            self.hidden[self.tokens :] = nearest(rows, self._table).dequantize() * np.float32(
+                self.config.embedding_multiplier
+            )
+
+    def project(self, x: Floats, name: str) -> Floats:
+        """The float product for the first half; for the second, that of the matrix as it was quantized just now."""
+        weights = self.load(name).dequantize()
+        grid = self._choose(name)
+        if grid is None:
+            unchanged: Floats = x @ weights.T
+            return unchanged
+        self._observe(x)
+        if self._curve is None or self._shift is None:
+            raise RuntimeError("no inputs were observed")
+        target = np.ascontiguousarray(weights @ self._shift)
+        tensor = compensated(target, grid, self._curve)
+        del target
+        self._keep(name, tensor)
+        self._done += 1
+        self._progress("quantize", self._done)
+        product = np.empty((len(x), len(weights)), np.float32)
+        np.matmul(x[: self.tokens], weights.T, out=product[: self.tokens])
+        np.matmul(x[self.tokens :], tensor.dequantize().T, out=product[self.tokens :])
+        return product
+
+    def attend(self, q: Floats, k: Floats, v: Floats, layer: int) -> Floats:
+        """Also notes the range of what will be cached."""
+        peaks = KVRange(np.abs(k).max(axis=1), np.abs(v).max(axis=1))
+        before = self.kv.get(layer, peaks)
+        self.kv[layer] = KVRange(np.maximum(peaks.key, before.key), np.maximum(peaks.value, before.value))
+        return super().attend(q, k, v, layer)
+
+    def _observe(self, x: Floats) -> None:
+        """Hessian of inputs and the map from W to W'; products of the same inputs share them."""
+        if x is self._inputs:
+            return
+        self._inputs, self._curve, self._shift = x, None, None  # the old ones are freed before new ones are made
+        plain, rounded = x[: self.tokens], x[self.tokens :]
+        hessian = (rounded.T @ rounded) / np.float32(self.tokens)
+        self._shift = best_shift((plain.T @ rounded) / np.float32(self.tokens), hessian)
+        self._curve = curvature(hessian)
+
+
+def best_shift(cross: Floats, hessian: Floats, ridge: float = RIDGE) -> Floats:
+    """``(C + d I) (H + d I)^-1`` for C = X^T Y and H = Y^T Y: right factor of the weights that repeat X's products."""
+    kind: type[np.floating[Any]] = np.float64 if len(hessian) <= DOUBLE else np.float32
+    amount = max(ridge * float(np.einsum("ii->", hessian)) / len(hessian), 1e-12)
+    system, wanted = hessian.astype(kind), cross.T.astype(kind)
+    for matrix in (system, wanted):
+        np.einsum("ii->i", matrix)[:] += amount
+    return np.linalg.solve(system, wanted).T.astype(np.float32)
