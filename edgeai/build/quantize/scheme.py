@@ -75,7 +75,12 @@ def quantized(job: Job) -> Quantized:
 
 def candidates(job: Job) -> list[Group]:
     """Groups of matrices that may be rounded: floats, or all of them where the plan says so."""
-    return [group for group in find_groups(job.config, job.source.load) if all(_may(job, n) for n in group.names)]
+    found = []
+    for group in find_groups(job.config, job.source.load):
+        may = [(name, shape) for name, shape in zip(group.names, group.shapes, strict=True) if _may(job, name)]
+        if may:
+            found.append(Group(tuple(name for name, _ in may), tuple(shape for _, shape in may)))
+    return found
 
 
 def choose_grids(job: Job, groups: Sequence[Group]) -> tuple[dict[str, Grid], float | None]:
