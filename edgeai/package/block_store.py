@@ -1,0 +1,263 @@
+"""KV blocks on disk, so that a prompt that was read once is not read again after a restart or a power cut.
+
+A folder for each package and cache format, a file for each block, named by the block's key in the prefix cache::
+
+    <folder>/<key in hexadecimal>.kv     magic, length of the payload (u64), its blake2b digest (32 bytes), the payload
+
+Files appear whole or not at all (`durable.write_file`), and nothing is believed before its digest has been checked:
+what is damaged is removed and computed again. Writing is done in the background, within a budget a day, because SD
+cards wear; when the disk is full or fails, the store stops writing for a while and says so once. Nothing here can lose
+more than speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import queue
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.errors import OutOfDisk
+from edgeai.package import durable
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"EDGEKV1\n"
+HEADER = struct.Struct("<8sQ32s")
+SUFFIX = ".kv"
+LEDGER_NAME = "written.json"
+DAY = 86400
+PAUSE_SECONDS = 600.0  # without writing, after the disk failed or was full
+SAME_USE_SECONDS = 600  # blocks written within such a time count as one use when the store is opened
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStoreStats:
+    """Counts since the store was opened, and what it holds."""
+
+    blocks: int
+    bytes: int
+    loaded: int
+    written: int
+    damaged: int
+    written_today_bytes: int
+
+
+class BlockStore:
+    """Blocks of one shape and type. `offer` and `load` may be called by any thread; `offer` never waits.
+
+    `disk_bytes` bounds the files, `daily_bytes` what is written within a day of the machine's clock, `queued_bytes`
+    what waits in memory to be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: Sequence[int],
+        dtype: Any = np.float32,
+        *,
+        disk_bytes: int,
+        daily_bytes: int,
+        queued_bytes: int = 64 << 20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+        self._payload: int = int(np.prod(self._shape)) * self._dtype.itemsize
+        self.block_bytes: int = HEADER.size + self._payload
+        self._most = disk_bytes // self.block_bytes
+        self._daily_bytes = daily_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queue: queue.Queue[tuple[bytes, Array] | None] = queue.Queue(max(1, queued_bytes // self._payload))
+        self._queued: set[bytes] = set()
+        self._paused_until = 0.0
+        self._loaded = self._written = self._damaged = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        durable.clean_stale(folder)
+        self._blocks: OrderedDict[bytes, None] = OrderedDict.fromkeys(self._found())  # least recently used first
+        self._day, self._spent = self._read_ledger()
+        self._writer = threading.Thread(target=self._write_all, name="edgeai-kv-writer", daemon=True)
+        self._writer.start()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._blocks
+
+    def run(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The keys from the first on that are all here; they count as used now."""
+        found = []
+        for key in keys:
+            if key not in self._blocks:
+                break
+            found.append(key)
+        self.touch(found)
+        return found
+
+    def touch(self, chain: Sequence[bytes]) -> None:
+        """Mark a chain as used, its head last: a tail without its head is worth nothing, and so leaves first."""
+        with self._lock:
+            for key in reversed(chain):
+                if key in self._blocks:
+                    self._blocks.move_to_end(key)
+
+    def load(self, key: bytes) -> Array | None:
+        """The block, checked; None when it is not here or not whole, in which case it is gone now."""
+        try:
+            data = self._path(key).read_bytes()
+        except FileNotFoundError:
+            self._forget(key)
+            return None
+        except OSError as error:
+            self._pause("reading", error)
+            self._forget(key)
+            return None
+        block = self._checked(data)
+        if block is None:
+            self._damaged += 1
+            log.warning("a stored KV block was damaged and is removed: %s", self._path(key).name)
+            self._remove(key)
+            return None
+        self._loaded += 1
+        return block
+
+    def offer(self, key: bytes, block: Array) -> bool:
+        """Queue a block to be written, unless it is here already or there is no room for it now. Never waits."""
+        if key in self._blocks or key in self._queued or self._clock() < self._paused_until or not self._most:
+            return False
+        if not self._affordable():
+            return False
+        try:
+            self._queued.add(key)
+            self._queue.put_nowait((key, block))
+        except queue.Full:
+            self._queued.discard(key)
+            return False
+        return True
+
+    def flush(self) -> None:
+        """Wait until everything that was queued is written or given up."""
+        self._queue.join()
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """Write what is queued, for at most `timeout` seconds, and stop."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=timeout)
+            self._writer.join(timeout)
+
+    def stats(self) -> BlockStoreStats:
+        held = len(self._blocks)
+        spent = self._spent if self._day == self._today() else 0
+        return BlockStoreStats(held, held * self.block_bytes, self._loaded, self._written, self._damaged, spent)
+
+    def _write_all(self) -> None:
+        while True:
+            item = self._queue.get()
+            try:
+                if item is None:
+                    return
+                self._write(*item)
+                self._queued.discard(item[0])
+            finally:
+                self._queue.task_done()
+
+    def _write(self, key: bytes, block: Array) -> None:
+        if self._clock() < self._paused_until or not self._affordable():
+            return
+        payload = np.ascontiguousarray(block, self._dtype).reshape(self._shape).data.cast("B")
+        header = HEADER.pack(MAGIC, self._payload, digest(payload))
+        try:
+            self._spend(self.block_bytes)
+            self._make_room()
+            durable.write_file(self._path(key), [header, payload], size=self.block_bytes)
+        except (OSError, OutOfDisk) as error:
+            self._pause("writing", error)
+            return
+        with self._lock:
+            self._blocks[key] = None
+        self._written += 1
+
+    def _make_room(self) -> None:
+        while len(self._blocks) >= self._most:
+            self._remove(next(iter(self._blocks)))
+
+    def _checked(self, data: bytes) -> Array | None:
+        if len(data) != self.block_bytes:
+            return None
+        magic, length, expected = HEADER.unpack_from(data)
+        payload = memoryview(data)[HEADER.size :]
+        if magic != MAGIC or length != self._payload or digest(payload) != expected:
+            return None
+        return np.frombuffer(payload, self._dtype).reshape(self._shape)
+
+    def _found(self) -> list[bytes]:
+        """Keys of the files that are there, the longest unused first. Files of a wrong size are removed."""
+        found = []
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            try:
+                key, status = bytes.fromhex(path.stem), path.stat()
+            except (ValueError, OSError):
+                continue
+            if status.st_size != self.block_bytes:
+                path.unlink(missing_ok=True)
+                continue
+            # A chain is written head first, within moments: its tail counts as used before its head.
+            found.append((status.st_mtime // SAME_USE_SECONDS, -status.st_mtime_ns, key))
+        return [key for _, _, key in sorted(found)]
+
+    def _path(self, key: bytes) -> Path:
+        return self.folder / f"{key.hex()}{SUFFIX}"
+
+    def _forget(self, key: bytes) -> None:
+        with self._lock:
+            self._blocks.pop(key, None)
+
+    def _remove(self, key: bytes) -> None:
+        self._forget(key)
+        with contextlib.suppress(OSError):
+            self._path(key).unlink(missing_ok=True)
+
+    def _pause(self, doing: str, error: Exception) -> None:
+        self._paused_until = self._clock() + PAUSE_SECONDS
+        log.warning("%s stored KV blocks failed; none are written for %d s: %s", doing, PAUSE_SECONDS, error)
+
+    def _today(self) -> int:
+        return int(self._clock() // DAY)
+
+    def _affordable(self) -> bool:
+        """Whether one more block fits today's budget. A clock that is set back does not start the day again."""
+        spent = 0 if self._today() > self._day else self._spent
+        return spent + self.block_bytes <= self._daily_bytes
+
+    def _spend(self, size: int) -> None:
+        """Count before writing: a power cut may then cost budget, but never exceed it."""
+        if self._today() > self._day:
+            self._day, self._spent = self._today(), 0
+        self._spent += size
+        durable.write_file(self.folder / LEDGER_NAME, json.dumps({"day": self._day, "bytes": self._spent}).encode())
+
+    def _read_ledger(self) -> tuple[int, int]:
+        """Day and bytes written on it. A ledger from the future is one from before the clock was corrected."""
+        try:
+            document = json.loads((self.folder / LEDGER_NAME).read_bytes())
+            day, spent = int(document["day"]), int(document["bytes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return self._today(), 0
+        return min(day, self._today()), max(0, spent)
+
+
+def digest(payload: bytes | memoryview) -> bytes:
+    """blake2b-256: quick also on processors without SHA instructions, such as the Raspberry Pi 4's."""
+    return hashlib.blake2b(payload, digest_size=32).digest()

@@ -1,0 +1,325 @@
+"""KV blocks on disk: whole or not there, bounded, and never believed when they are damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeai.package import durable
+from edgeai.package.block_store import DAY, HEADER, LEDGER_NAME, PAUSE_SECONDS, BlockStore
+
+SHAPE = (2, 2, 4)
+SIZE = HEADER.size + 2 * 2 * 4 * 4
+PLENTY = 1000 * SIZE
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0 * DAY
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, clock: Clock) -> Iterator[list[BlockStore]]:
+    stores: list[BlockStore] = []
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def open_store(tmp_path: Path, opened: list[BlockStore], clock: Clock, **changes: int) -> BlockStore:
+    settings = {"disk_bytes": PLENTY, "daily_bytes": PLENTY, "queued_bytes": PLENTY} | changes
+    opened.append(BlockStore(tmp_path / "kv", SHAPE, clock=clock, **settings))
+    return opened[-1]
+
+
+def key(number: int) -> bytes:
+    return hashlib.blake2b(bytes([number]), digest_size=16).digest()
+
+
+def block(number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=SHAPE).astype(np.float32)
+
+
+def fill(store: BlockStore, *numbers: int) -> None:
+    for number in numbers:
+        assert store.offer(key(number), block(number))
+    store.flush()
+
+
+def held(store: BlockStore, count: int = 40) -> list[int]:
+    """Numbers of the blocks that load, each equal to what was offered."""
+    found = []
+    for number in range(count):
+        loaded = store.load(key(number)) if key(number) in store else None
+        if loaded is not None:
+            np.testing.assert_array_equal(loaded, block(number))
+            found.append(number)
+    return found
+
+
+def files(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "kv").glob("*.kv"))
+
+
+def test_what_was_offered_is_there_after_a_restart(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    fill(open_store(tmp_path, opened, clock), 1, 2, 3)
+    again = open_store(tmp_path, opened, clock)
+    assert held(again) == [1, 2, 3]
+    assert again.stats().loaded == 3
+    assert again.stats().bytes == 3 * SIZE == sum(path.stat().st_size for path in files(tmp_path))
+    assert not again.offer(key(1), block(1))  # it is here
+    assert again.load(key(9)) is None
+
+
+def test_a_run_ends_at_the_first_gap(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    store = open_store(tmp_path, opened, clock)
+    fill(store, 1, 2, 4)
+    assert store.run(map(key, (1, 2, 3, 4))) == [key(1), key(2)]
+
+
+def test_the_longest_unused_leaves_first_and_a_tail_before_its_head(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    store = open_store(tmp_path, opened, clock, disk_bytes=4 * SIZE)
+    fill(store, 1, 2, 3, 4)
+    store.touch([key(1), key(2), key(3)])  # 4 is now the longest unused, then 3, the tail
+    fill(store, 5)
+    assert held(store) == [1, 2, 3, 5]
+    fill(store, 6)
+    assert held(store) == [1, 2, 5, 6]
+    assert len(files(tmp_path)) == 4
+
+
+def test_after_a_restart_tails_leave_before_heads(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    fill(open_store(tmp_path, opened, clock), 1, 2, 3)
+    for age, number in ((3.0, 1), (2.0, 2), (1.0, 3)):
+        path = tmp_path / "kv" / f"{key(number).hex()}.kv"
+        os.utime(path, (6000.0 - age, 6000.0 - age))
+    store = open_store(tmp_path, opened, clock, disk_bytes=3 * SIZE)
+    fill(store, 4)
+    assert held(store) == [1, 2, 4]
+
+
+def test_no_more_is_written_in_a_day_than_the_budget(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    store = open_store(tmp_path, opened, clock, daily_bytes=2 * SIZE + SIZE // 2)
+    fill(store, 1, 2)
+    assert not store.offer(key(3), block(3))
+    assert store.stats().written_today_bytes == 2 * SIZE
+    again = open_store(tmp_path, opened, clock, daily_bytes=2 * SIZE + SIZE // 2)
+    assert not again.offer(key(3), block(3))  # the budget is remembered
+    clock.now -= 5 * DAY
+    assert not again.offer(key(3), block(3))  # a clock that is set back does not start the day again
+    clock.now += 6 * DAY
+    fill(again, 3)
+    assert held(again) == [1, 2, 3]
+    assert again.stats().written_today_bytes == SIZE
+
+
+def test_a_ledger_from_the_future_does_not_stop_writing_for_ever(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    clock.now += 5000 * DAY
+    fill(open_store(tmp_path, opened, clock, daily_bytes=SIZE), 1)
+    clock.now -= 5000 * DAY  # the clock was wrong, and is right now
+    store = open_store(tmp_path, opened, clock, daily_bytes=SIZE)
+    assert not store.offer(key(2), block(2))
+    clock.now += DAY
+    fill(store, 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"day": "x", "bytes": 1}', b"\xff\xfe"])
+def test_a_damaged_ledger_starts_afresh(tmp_path: Path, opened: list[BlockStore], clock: Clock, content: bytes) -> None:
+    (tmp_path / "kv").mkdir()
+    (tmp_path / "kv" / LEDGER_NAME).write_bytes(content)
+    fill(open_store(tmp_path, opened, clock), 1)
+    assert json.loads((tmp_path / "kv" / LEDGER_NAME).read_bytes())["bytes"] == SIZE
+
+
+def damage(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", range(0, SIZE, 5))
+def test_one_wrong_bit_is_noticed(tmp_path: Path, opened: list[BlockStore], clock: Clock, at: int) -> None:
+    fill(open_store(tmp_path, opened, clock), 1, 2)
+    damage(tmp_path / "kv" / f"{key(1).hex()}.kv", at)
+    store = open_store(tmp_path, opened, clock)
+    assert held(store) == [2]
+    assert store.stats().damaged == 1
+    assert [path.stem for path in files(tmp_path)] == [key(2).hex()]
+    fill(store, 1)  # and can be computed and stored again
+    assert held(store) == [1, 2]
+
+
+def test_files_of_a_wrong_size_or_name_are_not_blocks(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    fill(open_store(tmp_path, opened, clock), 1)
+    folder = tmp_path / "kv"
+    (folder / f"{key(2).hex()}.kv").write_bytes(b"short")
+    (folder / f"{key(3).hex()}.kv").write_bytes((folder / f"{key(1).hex()}.kv").read_bytes() + b"x")
+    (folder / "not hexadecimal.kv").write_bytes(b"x" * SIZE)
+    store = open_store(tmp_path, opened, clock)
+    assert held(store) == [1]
+    assert store.stats().blocks == 1
+
+
+def test_a_file_that_vanishes_is_a_miss(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    store = open_store(tmp_path, opened, clock)
+    fill(store, 1)
+    files(tmp_path)[0].unlink()
+    assert store.load(key(1)) is None
+    assert key(1) not in store
+
+
+@pytest.mark.parametrize("failure", [28, 5, 30])  # no space, input/output error, read-only file system
+def test_a_full_or_failing_disk_stops_writing_for_a_while(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock, failure: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path, opened, clock)
+    fill(store, 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(failure, os.strerror(failure))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert store.offer(key(2), block(2))
+        store.flush()
+    assert held(store) == [1]
+    assert not store.offer(key(2), block(2))
+    clock.now += PAUSE_SECONDS + 1
+    fill(store, 2)
+    assert held(store) == [1, 2]
+    assert len(files(tmp_path)) == 2
+
+
+def test_offers_never_wait_and_are_dropped_when_the_writer_is_behind(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = durable.write_file
+
+    def slow(*arguments: object, **options: object) -> int:
+        time.sleep(0.05)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(durable, "write_file", slow)
+    store = open_store(tmp_path, opened, clock, queued_bytes=2 * (SIZE - HEADER.size))
+    started = time.perf_counter()
+    taken = [store.offer(key(number), block(number)) for number in range(20)]
+    assert time.perf_counter() - started < 0.05
+    assert 2 <= sum(taken) <= 4
+    store.flush()
+    assert held(store) == [number for number in range(20) if taken[number]]
+
+
+class PowerCut(BaseException):
+    """Nothing after this moment happens."""
+
+
+class Disk:
+    """Lets so many changes of the disk happen, and no more: writes (in halves), syncs, renames and removals."""
+
+    def __init__(self, changes: int, patch: pytest.MonkeyPatch) -> None:
+        self.left = changes
+        fsync, rename, unlink = os.fsync, Path.rename, Path.unlink
+        patch.setattr(os, "fsync", lambda descriptor: self.change(fsync, descriptor))
+        patch.setattr(Path, "rename", lambda path, target: self.change(rename, path, target))
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: self.change(unlink, path, missing_ok))
+        patch.setattr(durable, "chunks_of", self.halves)
+
+    def change(self, do: Callable[..., Any], *arguments: Any) -> Any:
+        if not self.left:
+            raise PowerCut  # for ever: what tidies up after an exception does not run either
+        self.left -= 1
+        return do(*arguments)
+
+    def halves(self, data: durable.Data) -> Iterator[durable.Chunk]:
+        for chunk in (data,) if isinstance(data, (bytes, memoryview)) else data:
+            for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]):
+                yield self.change(lambda part: part, half)
+
+
+def test_a_power_cut_at_every_write_leaves_whole_blocks_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The disk stops after n changes, for every n until all is written; what it holds then is opened again."""
+    survived: list[int] = []
+    complete = False
+    while not complete:
+        folder = tmp_path / str(len(survived))
+        with monkeypatch.context() as patch:
+            patch.setattr(BlockStore, "_write_all", lambda self: None)  # the test itself is the writer
+            store = BlockStore(folder, SHAPE, disk_bytes=3 * SIZE, daily_bytes=PLENTY, clock=clock)
+            Disk(len(survived), patch)
+            complete = write_until_the_cut(store)
+        again = BlockStore(folder, SHAPE, disk_bytes=PLENTY, daily_bytes=PLENTY, clock=clock)
+        survived.append(len(held(again)))  # each is compared with what was written
+        assert again.stats().damaged == 0
+        again.close()
+    assert len(survived) > 60
+    assert survived[0] == 0
+    assert set(survived) == {0, 1, 2, 3}
+
+
+def write_until_the_cut(store: BlockStore) -> bool:
+    """Five blocks into room for three; whether nothing was cut."""
+    try:
+        for number in range(5):
+            store._write(key(number), block(number))
+    except PowerCut:
+        return False
+    return True
+
+
+WRITE_FOR_EVER = """
+import sys, itertools
+from pathlib import Path
+from tests.package.test_block_store import BlockStore, SHAPE, SIZE, PLENTY, key, block
+store = BlockStore(Path(sys.argv[1]), SHAPE, disk_bytes=30 * SIZE, daily_bytes=10**9)
+for number in itertools.cycle(range(40)):
+    store.offer(key(number), block(number))
+    store.flush()
+    if number == 3:
+        print("ready", flush=True)
+"""
+
+
+def test_a_process_killed_at_any_moment_leaves_whole_blocks(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    total = 0
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, tmp_path / "kv"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            process.stdout.readline()
+            time.sleep(chance.random() * 0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        store = BlockStore(tmp_path / "kv", SHAPE, disk_bytes=PLENTY, daily_bytes=10**9)
+        total += len(held(store))
+        assert store.stats().damaged == 0
+        store.close()
+    assert total > 6
