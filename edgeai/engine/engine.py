@@ -13,6 +13,7 @@ from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.load_runner import load_runner
 from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
+from edgeai.engine.restore import BlockStore
 from edgeai.engine.runner import Logits
 from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
@@ -20,6 +21,8 @@ from edgeai.engine.sequence import Sequence
 from edgeai.engine.speculative import DraftPlanner
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
+
+RESTORE_POLL_SECONDS = 0.02  # how long cancellations and new requests may wait for blocks that are being restored
 
 Outputs = list[tuple[str, TokenOutput]]  # request id and its new token
 
@@ -46,6 +49,7 @@ class Engine:
         settings: EngineSettings | None = None,
         *,
         adapter_graph: Path | None = None,
+        store: BlockStore | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.shape = shape
@@ -53,7 +57,7 @@ class Engine:
         self.runner = load_runner(graph, shape, self.settings, self.context_length, adapter_graph)
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
-        self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape)
+        self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape, store)
         self.drafts = DraftPlanner(self.settings.draft_tokens)
         self._sequences: dict[str, Sequence] = {}
         self._prompt_tokens = self._generated_tokens = self._hit_tokens = 0
@@ -94,6 +98,7 @@ class Engine:
         """Schedule, execute, sample, update. Returns the new tokens; a failed step leaves the books as they were."""
         plan = self.scheduler.schedule()
         if not plan:
+            self.scheduler.wait(RESTORE_POLL_SECONDS)
             return []
         due = self._execute(plan)
         chosen = [(job.sequence, self._sample(job)) for job in due]

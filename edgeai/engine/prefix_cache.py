@@ -47,9 +47,9 @@ class PrefixCache:
         """Keys of the whole blocks of `tokens`."""
         return list(chain_keys(tokens, self.block_tokens, root))
 
-    def match(self, tokens: Sequence[int], root: bytes = ROOT) -> list[Block]:
-        """The longest cached prefix of `tokens`, as whole blocks. They count as used now."""
-        found = list(itertools.takewhile(self._blocks.__contains__, chain_keys(tokens, self.block_tokens, root)))
+    def match(self, chain: Sequence[bytes]) -> list[Block]:
+        """The blocks of the longest cached beginning of a chain. They count as used now."""
+        found = list(itertools.takewhile(self._blocks.__contains__, chain))
         self.touch(found)
         return [self._blocks[key] for key in found]
 

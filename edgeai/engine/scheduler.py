@@ -15,6 +15,7 @@ from edgeai.engine.adapters import distinct
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena, granules
 from edgeai.engine.prefix_cache import Block, PrefixCache
+from edgeai.engine.restore import BlockStore, Restore
 from edgeai.engine.sequence import Sequence
 
 MIN_CHUNK = 16  # tokens; below this a chunk costs about as much as a single token
@@ -35,7 +36,14 @@ class Plan:
 class Scheduler:
     """Owns the queue, the slots and the budget."""
 
-    def __init__(self, settings: EngineSettings, arena: KVArena, cache: PrefixCache, shape: ModelShape) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        arena: KVArena,
+        cache: PrefixCache,
+        shape: ModelShape,
+        store: BlockStore | None = None,
+    ) -> None:
         self.settings = settings
         self.waiting: deque[Sequence] = deque()
         self.preemptions = 0
@@ -47,6 +55,8 @@ class Scheduler:
         self._chunk_tokens = max(MIN_CHUNK, min(settings.chunk_tokens, settings.scratch_bytes // scores))
         self._decoding: list[Sequence] = []  # by slot
         self._prefilling: Sequence | None = None
+        self._store = store if settings.prefix_cache else None
+        self._restore: Restore | None = None  # of the sequence that is to read its prompt next
 
     @property
     def running(self) -> list[Sequence]:
@@ -64,10 +74,15 @@ class Scheduler:
         self._reserve_decode()
         if self._prefilling is None and self.waiting:
             self._admit()
-        chunk = 0
-        if self._prefilling is not None:
-            chunk = min(self._chunk_limit(), len(self._prefilling.tokens) - self._prefilling.computed)
-        return Plan(tuple(self._decoding), self._prefilling, chunk)
+        self._take_restored()
+        prefill = None if self._restore else self._prefilling
+        chunk = min(self._chunk_limit(), len(prefill.tokens) - prefill.computed) if prefill else 0
+        return Plan(tuple(self._decoding), prefill, chunk)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for blocks that are being restored, when there is nothing else to do."""
+        if self._restore is not None:
+            self._restore.wait(seconds)
 
     def reserve_draft(self, sequence: Sequence, tokens: int) -> int:
         """Room for a draft of `tokens` tokens behind a decoding row; fewer where others would have to give way."""
@@ -108,6 +123,9 @@ class Scheduler:
             if sequence in self.waiting:
                 self.waiting.remove(sequence)
             return
+        if sequence is self._prefilling and self._restore is not None:
+            self._restore.cancel()  # before its slot is anybody else's
+            self._restore = None
         if remember:
             self._remember(sequence)
         slot = sequence.slot
@@ -140,7 +158,7 @@ class Scheduler:
         sequence = self.waiting[0]
         if len(distinct([each.adapter for each in (*self._decoding, sequence)])) > self.settings.max_adapters:
             return
-        prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
+        chain, prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
         headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
         if not self._make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
             return
@@ -153,10 +171,32 @@ class Scheduler:
             sequence.computed += self._cache.block_tokens
         if not sequence.preempted:
             sequence.cached_tokens = sequence.computed
+        if self._store is not None:
+            for key, block in zip(chain, prefix, strict=False):
+                self._store.offer(key, block, reused=True)
+            self._begin_restore(self._store, sequence, slot, chain[len(prefix) :])
 
-    def _cached_prefix(self, sequence: Sequence) -> list[Block]:
-        """Blocks to start from; at least one token is left to compute, for its logits."""
-        return self._cache.match(sequence.tokens[:-1], sequence.cache_root) if self.settings.prefix_cache else []
+    def _cached_prefix(self, sequence: Sequence) -> tuple[list[bytes], list[Block]]:
+        """Keys of the whole prompt, and blocks to start from; a token is left to compute, for its logits."""
+        if not self.settings.prefix_cache:
+            return [], []
+        chain = self._cache.chain(sequence.tokens[:-1], sequence.cache_root)
+        return chain, self._cache.match(chain)
+
+    def _begin_restore(self, store: BlockStore, sequence: Sequence, slot: int, keys: list[bytes]) -> None:
+        found = store.run(keys)
+        if found:
+            start, size = sequence.computed, self._cache.block_tokens
+            self._restore = Restore(store, found, lambda i, block: self._arena.write(slot, start + i * size, block))
+
+    def _take_restored(self) -> None:
+        """Go on behind the blocks that a restore has brought back, once it is done."""
+        if self._restore is None or self._prefilling is None or not self._restore.done:
+            return
+        self._prefilling.computed += self._restore.blocks * self._cache.block_tokens
+        if not self._prefilling.preempted:
+            self._prefilling.cached_tokens = self._prefilling.computed
+        self._restore = None
 
     def _remember(self, sequence: Sequence) -> None:
         """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
@@ -170,7 +210,10 @@ class Scheduler:
                 if not self._cache.evict(keep=chain):
                     return
             start = index * self._cache.block_tokens
-            self._cache.put(key, self._arena.read(sequence.slot, start, start + self._cache.block_tokens))
+            block = self._arena.read(sequence.slot, start, start + self._cache.block_tokens)
+            self._cache.put(key, block)
+            if self._store is not None:
+                self._store.offer(key, block, reused=False)
         self._cache.touch(chain)
 
     def _reserve_decode(self) -> None:

@@ -133,11 +133,14 @@ class BlockStore:
         self._loaded += 1
         return block
 
-    def offer(self, key: bytes, block: Array) -> bool:
-        """Queue a block to be written, unless it is here already or there is no room for it now. Never waits."""
+    def offer(self, key: bytes, block: Array, *, reused: bool = True) -> bool:
+        """Queue a block to be written, unless it is here already or there is no room for it now. Never waits.
+
+        Blocks that have not been `reused` yet may take half of the day's budget; the rest is for those that have.
+        """
         if key in self._blocks or key in self._queued or self._clock() < self._paused_until or not self._most:
             return False
-        if not self._affordable():
+        if not self._affordable(self._daily_bytes if reused else self._daily_bytes // 2):
             return False
         try:
             self._queued.add(key)
@@ -174,7 +177,7 @@ class BlockStore:
                 self._queue.task_done()
 
     def _write(self, key: bytes, block: Array) -> None:
-        if self._clock() < self._paused_until or not self._affordable():
+        if self._clock() < self._paused_until or not self._affordable(self._daily_bytes):
             return
         payload = np.ascontiguousarray(block, self._dtype).reshape(self._shape).data.cast("B")
         header = HEADER.pack(MAGIC, self._payload, digest(payload))
@@ -236,10 +239,10 @@ class BlockStore:
     def _today(self) -> int:
         return int(self._clock() // DAY)
 
-    def _affordable(self) -> bool:
-        """Whether one more block fits today's budget. A clock that is set back does not start the day again."""
+    def _affordable(self, budget: int) -> bool:
+        """Whether one more block fits what may be written today. A clock that is set back starts no new day."""
         spent = 0 if self._today() > self._day else self._spent
-        return spent + self.block_bytes <= self._daily_bytes
+        return spent + self.block_bytes <= budget
 
     def _spend(self, size: int) -> None:
         """Count before writing: a power cut may then cost budget, but never exceed it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from edgeai.engine.engine import Engine
 from edgeai.engine.model_runner import ModelRunner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
+from edgeai.package.block_store import BlockStore
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME
 from tests.fixtures.peft import tiny_adapter
 
@@ -49,10 +52,23 @@ def naive(repetitive_graph: Path, tiny_shape: ModelShape):
     return run
 
 
-def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool, drafts: int = 0) -> Engine:
+def engine_with(
+    graph: Path,
+    shape: ModelShape,
+    tokens: int,
+    *,
+    cache: bool,
+    drafts: int = 0,
+    store: BlockStore | None = None,
+) -> Engine:
     budget = tokens * shape.token_bytes
     limits = replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts, max_adapters=2)
-    return Engine(graph, shape, limits, adapter_graph=graph.with_name(ADAPTER_GRAPH_NAME))
+    return Engine(graph, shape, limits, adapter_graph=graph.with_name(ADAPTER_GRAPH_NAME), store=store)
+
+
+def open_store(folder: Path, shape: ModelShape) -> BlockStore:
+    block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
+    return BlockStore(folder, block, disk_bytes=1 << 20, daily_bytes=1 << 30)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,16 +77,35 @@ def engine_with(graph: Path, shape: ModelShape, tokens: int, *, cache: bool, dra
     budget=st.sampled_from([192, 320, 2048]),
     cache=st.booleans(),
     drafts=st.sampled_from([0, 3, 10]),
+    damaged=st.none() | st.sets(st.integers(0, 20)),
 )
 def test_equals_the_naive_loop(
-    naive, repetitive_graph: Path, tiny_shape: ModelShape, schedule, budget, cache, drafts
+    naive, repetitive_graph: Path, tiny_shape: ModelShape, schedule, budget, cache, drafts, damaged
 ) -> None:
     """Requests join at given steps, with one adapter or another; some are cancelled; a small budget forces preemption
-    and eviction.
+    and eviction. With `damaged`, all of it happens again after a restart, over a store with some blocks damaged.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
-    engine = engine_with(repetitive_graph, tiny_shape, budget, cache=cache, drafts=drafts)
+
+    def live(store: BlockStore | None) -> None:
+        engine = engine_with(repetitive_graph, tiny_shape, budget, cache=cache, drafts=drafts, store=store)
+        check(naive, schedule, run_schedule(engine, schedule))
+
+    if damaged is None:
+        live(None)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            with closing(open_store(Path(folder), tiny_shape)) as store:
+                live(store)
+                store.flush()
+            for number, path in enumerate(sorted(Path(folder).glob("*.kv"))):
+                if number in damaged:
+                    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
     step = 0
     while engine.has_work or step <= 12:
@@ -85,6 +120,10 @@ def test_equals_the_naive_loop(
         engine.scheduler.check_integrity()
         step += 1
     assert not engine.runner.arena.occupied
+    return outputs
+
+
+def check(naive, schedule, outputs: dict[str, list[int]]) -> None:
     for i, (prompt, max_tokens, _, cancelled_after, adapter) in enumerate(schedule):
         expected = naive(prompt, max_tokens, adapter)
         if cancelled_after is None:

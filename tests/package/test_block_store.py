@@ -137,6 +137,18 @@ def test_no_more_is_written_in_a_day_than_the_budget(tmp_path: Path, opened: lis
     assert again.stats().written_today_bytes == SIZE
 
 
+def test_half_of_the_budget_is_kept_for_blocks_that_were_used_again(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    store = open_store(tmp_path, opened, clock, daily_bytes=4 * SIZE)
+    for number in (1, 2):
+        assert store.offer(key(number), block(number), reused=False)
+        store.flush()
+    assert not store.offer(key(3), block(3), reused=False)
+    fill(store, 3, 4)
+    assert not store.offer(key(5), block(5))
+
+
 def test_a_ledger_from_the_future_does_not_stop_writing_for_ever(
     tmp_path: Path, opened: list[BlockStore], clock: Clock
 ) -> None:

@@ -1,0 +1,67 @@
+"""Blocks that were computed before a restart, copied back into the arena while other rows go on decoding.
+
+The engine knows of the disk only this much: a `BlockStore` has blocks by the prefix cache's keys, and may forget any of
+them at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from edgeai.engine.prefix_cache import Block
+
+log = logging.getLogger(__name__)
+
+
+class BlockStore(Protocol):
+    """Where blocks outlive the process. Called by the engine's thread and by that of a `Restore`."""
+
+    def run(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The keys from the first on that are all there."""
+
+    def load(self, key: bytes) -> Block | None:
+        """A block that was checked; None when it is gone or damaged."""
+
+    def offer(self, key: bytes, block: Block, *, reused: bool) -> bool:
+        """A block worth keeping, `reused` if it has saved work already; taken or not, without waiting."""
+
+
+class Restore:
+    """Copies the blocks of `keys`, in order, by a thread of its own; `place(i, block)` puts the i-th where it belongs.
+
+    It ends early at a block that cannot be loaded: what is missing from there on has to be computed.
+    """
+
+    def __init__(self, store: BlockStore, keys: Sequence[bytes], place: Callable[[int, Block], None]) -> None:
+        self.blocks = 0  # placed so far, without a gap
+        self._store, self._keys, self._place = store, keys, place
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._run, name="edgeai-kv-restore", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Until it is done, but no longer than `seconds`."""
+        self._thread.join(seconds)
+
+    def cancel(self) -> None:
+        """Stop after the block at hand; once this returns, nothing more is placed."""
+        self._cancelled = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for index, key in enumerate(self._keys):
+                block = None if self._cancelled else self._store.load(key)
+                if block is None:
+                    return
+                self._place(index, block)
+                self.blocks = index + 1
+        except Exception:  # the request goes on without the rest
+            log.exception("restoring stored KV blocks failed")

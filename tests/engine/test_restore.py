@@ -1,0 +1,166 @@
+"""Blocks that come back from a store: by a thread of their own, in order, and only what is whole."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.engine import Engine
+from edgeai.engine.request import SamplingParams, TokenOutput
+from edgeai.engine.restore import Restore
+from edgeai.package.block_store import BlockStore
+
+SETTINGS = EngineSettings(threads=1, max_rows=2, block_tokens=8, chunk_tokens=16, kv_budget_bytes=8 << 20)
+GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+PROMPT = [int(token) for token in np.random.default_rng(3).integers(2, 90, 100)]
+
+
+class SlowStore:
+    """Has every block, until it is asked for one beyond `held`; each load waits for a permit."""
+
+    def __init__(self, held: int = 99) -> None:
+        self.left = held
+        self.permits = threading.Semaphore(0)
+
+    def run(self, keys):
+        return list(keys)
+
+    def load(self, key: bytes):
+        self.permits.acquire()
+        self.left -= 1
+        return None if self.left < 0 else np.full(1, key[0], np.float32)
+
+    def offer(self, key: bytes, block, *, reused: bool) -> bool:
+        return False
+
+
+def keys(count: int) -> list[bytes]:
+    return [bytes([number]) for number in range(count)]
+
+
+def test_blocks_are_placed_in_order() -> None:
+    store, placed = SlowStore(), []
+    restore = Restore(store, keys(3), lambda i, block: placed.append((i, float(block[0]))))
+    assert not restore.done
+    store.permits.release(3)
+    restore.wait(5)
+    assert restore.done
+    assert placed == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert restore.blocks == 3
+
+
+def test_a_gap_ends_it() -> None:
+    store, placed = SlowStore(held=1), []
+    store.permits.release(3)
+    restore = Restore(store, keys(3), lambda i, block: placed.append(i))
+    restore.wait(5)
+    assert (placed, restore.blocks, restore.done) == ([0], 1, True)
+
+
+def test_nothing_is_placed_after_a_cancellation() -> None:
+    store, placed = SlowStore(), []
+    restore = Restore(store, keys(3), lambda i, block: placed.append(i))
+    threading.Timer(0.05, store.permits.release, [1]).start()
+    restore.cancel()
+    count = len(placed)
+    store.permits.release(5)
+    assert len(placed) == count <= 1
+
+
+def test_a_failure_is_reported_and_costs_only_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    store = SlowStore()
+    store.permits.release(9)
+
+    def place(i: int, block: object) -> None:
+        if i == 2:
+            raise RuntimeError("of the test")
+
+    with caplog.at_level(logging.ERROR):
+        restore = Restore(store, keys(5), place)
+        restore.wait(5)
+    assert restore.blocks == 2
+    assert "restoring stored KV blocks failed" in caplog.text
+
+
+def open_store(folder: Path, shape: ModelShape) -> BlockStore:
+    block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
+    return BlockStore(folder, block, disk_bytes=1 << 24, daily_bytes=1 << 30)
+
+
+def answer(engine: Engine, prompt: list[int]) -> list[TokenOutput]:
+    engine.add("mine", prompt, GREEDY)
+    outputs = []
+    while engine.has_work:
+        outputs += [output for _, output in engine.step()]
+        engine.scheduler.check_integrity()
+    return outputs
+
+
+def tokens(outputs: list[TokenOutput]) -> list[int]:
+    return [output.token_id for output in outputs]
+
+
+def test_a_prompt_is_not_read_again_after_a_restart(tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    with closing(open_store(tmp_path, tiny_shape)) as store:
+        first = answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT)
+        store.flush()
+    assert first[0].cached_tokens == 0
+    with closing(open_store(tmp_path, tiny_shape)) as store:
+        again = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+        second = answer(again, PROMPT)
+        assert second[0].cached_tokens == 96  # twelve blocks; the last four tokens were computed
+        assert again.stats().prefix_cache_hit_tokens == 96
+        assert tokens(second) == tokens(first)
+        third = answer(again, [*PROMPT[:50], 1, 2, 3])  # from memory now, as far as it goes
+        assert third[0].cached_tokens == 48
+        assert store.stats().loaded == 12
+
+
+def test_a_damaged_block_is_computed_again(tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    with closing(open_store(tmp_path, tiny_shape)) as store:
+        engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+        first = answer(engine, PROMPT)
+        store.flush()
+    fifth = engine.cache.chain(PROMPT)[4]
+    path = tmp_path / f"{fifth.hex()}.kv"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with closing(open_store(tmp_path, tiny_shape)) as store:
+        second = answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT)
+        store.flush()
+        assert second[0].cached_tokens == 32
+        assert tokens(second) == tokens(first)
+        assert store.stats().damaged == 1
+        assert fifth in store  # it was written again
+
+
+def test_others_decode_while_a_prompt_is_restored(tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    store = SlowStore()
+    engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+    engine.add("decoding", PROMPT[:3], replace(GREEDY, max_tokens=200))
+    engine.step()  # shorter than a block: nothing to restore
+    engine.add("restoring", PROMPT, GREEDY)
+    written = [request_id for _ in range(20) for request_id, _ in engine.step()]
+    assert set(written) == {"decoding"}
+    assert len(written) >= 20
+    threading.Timer(0.05, store.permits.release, [99]).start()
+    engine.cancel("restoring")  # its slot is free once the block at hand is placed
+    assert engine.runner.arena.occupied == {0}
+    engine.scheduler.check_integrity()
+
+
+def test_an_engine_with_nothing_else_to_do_waits_without_spinning(tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    store = SlowStore(held=0)
+    engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+    engine.add("mine", PROMPT, GREEDY)
+    threading.Timer(0.2, store.permits.release, [99]).start()
+    steps = 0
+    while not engine.step():
+        steps += 1
+    assert 2 < steps < 100
