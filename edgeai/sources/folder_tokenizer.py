@@ -145,8 +145,12 @@ def _mark_special(document: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def _additional(*sources: Mapping[str, Any]) -> list[str]:
-    """Further special tokens, of chats for example."""
-    values = [value for source in sources for value in source.get("additional_special_tokens") or []]
+    """Further special tokens, of chats for example; transformers 5 has another word for them."""
+    values: list[Any] = []
+    for source in sources:
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            stated = source.get(key)
+            values += stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else []
     contents = [value.get("content") if isinstance(value, dict) else value for value in values]
     return [content for content in contents if isinstance(content, str)]
 

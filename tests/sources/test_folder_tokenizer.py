@@ -83,11 +83,22 @@ def test_tokens_that_only_the_settings_list_are_added(read) -> None:
     assert len(tokenizer.encode("<|im_end|>")) > 1
 
 
-def test_tokens_that_are_named_special_are_so(read) -> None:
+@pytest.mark.parametrize(
+    ("named", "special"),
+    [
+        ({"additional_special_tokens": ["<think>", "absent"]}, {VOCAB - 1}),
+        ({"additional_special_tokens": [{"content": "<think>"}, 3]}, {VOCAB - 1}),
+        ({"extra_special_tokens": {"thought_token": "<think>"}}, {VOCAB - 1}),
+        ({"extra_special_tokens": ["<think>"]}, {VOCAB - 1}),
+        ({"additional_special_tokens": "hello"}, set()),
+        ({"additional_special_tokens": None}, set()),
+    ],
+)
+def test_tokens_that_are_named_special_are_so(named: dict[str, Any], special: set[int], read) -> None:
     """Though the document has them among its ordinary ones."""
     document = tokenizer_document() | {"added_tokens": []}
-    files = read(tokenizer=document, tokenizer_config=SETTINGS | {"additional_special_tokens": ["<think>", "absent"]})
-    assert Tokenizer(files.tokenizer_json.decode()).control_tokens == {START, TURN, VOCAB - 1}
+    files = read(tokenizer=document, tokenizer_config=SETTINGS | named)
+    assert Tokenizer(files.tokenizer_json.decode()).control_tokens == {START, TURN} | special
 
 
 PUTS_BOS = {

@@ -163,3 +163,30 @@ def test_an_unknown_type_is_named(tmp_path: Path) -> None:
 def test_there_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot read"):
         read_header(tmp_path / "missing.safetensors")
+
+
+VALID = safetensors(TENSORS)
+HEADER_BYTES = 8 + struct.unpack("<Q", VALID[:8])[0]
+
+
+@given(
+    changes=st.dictionaries(st.integers(0, HEADER_BYTES - 1), st.integers(0, 255), max_size=6),
+    keep=st.integers(0, len(VALID)),
+)
+def test_any_change_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[int, int], keep: int
+) -> None:
+    """Whatever happens to the header, there are tensors within the file or an error that names it."""
+    data = bytearray(VALID)
+    for place, byte in changes.items():
+        data[place] = byte
+    for part in (bytes(data), bytes(data[:keep])):
+        path = file_of(tmp_path_factory.mktemp("fuzz"), part)
+        try:
+            arrays = read_header(path)
+        except SourceError as error:
+            named = error.message
+        else:
+            named = path.name
+            assert sum(array.nbytes for array in arrays.values()) <= len(part)
+        assert path.name in named
