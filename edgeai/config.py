@@ -45,7 +45,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    model: str | None = None  # a store name or package folder; None: every installed model, loaded when asked for
+    model: str | None = None  # a store name or package folder; None: every installed model
+    also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
     max_context: int | None = None  # tokens of one sequence
     kv_budget_bytes: int | None = None  # for the KV cache of all sequences
     threads: int | None = None

@@ -77,6 +77,7 @@ class _LoadedModel:
 
     def __init__(self, package: Package, settings: EngineSettings | None) -> None:
         manifest = package.manifest
+        require_decoder(manifest)
         self.package = package
         rows = manifest.architecture.vocab_size
         self.tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos, rows=rows)
@@ -210,6 +211,14 @@ class AsyncModel(_LoadedModel):
 
     async def close(self) -> None:
         await self.engine.close()
+
+
+def require_decoder(manifest: Manifest) -> None:
+    """Raises `InvalidInput` for an embedding model or a reranker, which have no text to answer with."""
+    if manifest.kind != "decoder":
+        what = {"embedding": "an embedding model", "reranker": "a reranker"}[manifest.kind]
+        use = {"embedding": "`edgeai embed` or /v1/embeddings", "reranker": "`edgeai rerank` or /v1/rerank"}
+        raise InvalidInput(f"{manifest.name} is {what}: it writes no text", f"use {use[manifest.kind]}", param="model")
 
 
 def model_shape(manifest: Manifest) -> ModelShape:

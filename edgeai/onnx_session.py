@@ -61,12 +61,13 @@ class OnnxSession:
     """A graph on onnxruntime's CPU provider.
 
     `threads` is the size of the pool that computes one run. Idle threads sleep instead of spinning when `spinning`
-    is off: a waiting board must not burn power.
+    is off: a waiting board must not burn power. `varied_shapes` is for graphs whose inputs rarely have the same shape
+    twice: nothing is remembered by shape, and int8 products avoid x86 instructions that saturate.
 
     Raises `PackageError` when the graph cannot be loaded.
     """
 
-    def __init__(self, graph: Path, *, threads: int, spinning: bool = True) -> None:
+    def __init__(self, graph: Path, *, threads: int, spinning: bool = True, varied_shapes: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -75,6 +76,10 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         # Spin inside a run, where the next operator is microseconds away, but sleep as soon as the run is over.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if varied_shapes:
+            options.enable_mem_pattern = False
+            # Without VNNI the fast product of unsigned and signed bytes overflows 16 bits.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes
@@ -88,6 +93,10 @@ class OnnxSession:
     def input_shapes(self) -> dict[str, list[int | str]]:
         """Declared shapes of all inputs; symbolic dimensions are strings."""
         return {node.name: node.shape for node in self._session.get_inputs()}
+
+    @property
+    def output_names(self) -> list[str]:
+        return [node.name for node in self._session.get_outputs()]
 
     def input_shape(self, name: str) -> list[int | str]:
         """Declared shape of one input."""

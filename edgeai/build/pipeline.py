@@ -12,6 +12,8 @@ import edgeai
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.build.adapters import merged
+from edgeai.build.encoder.checkpoint import is_encoder
+from edgeai.build.encoder.pipeline import build_encoder
 from edgeai.build.kv_scales import kv_scales_bytes
 from edgeai.build.leftovers import require_all_used
 from edgeai.build.quantize.scheme import Job, as_asked, quantized
@@ -20,7 +22,7 @@ from edgeai.build.size import other_bytes, require_size
 from edgeai.build.storage import StoredTensors
 from edgeai.build.target import Target, open_target
 from edgeai.build.validate import TEXT, measure
-from edgeai.errors import ValidationFailed
+from edgeai.errors import InvalidInput, ValidationFailed
 from edgeai.package.licence import licence_notice
 from edgeai.package.manifest import (
     GRAPH_NAME,
@@ -30,6 +32,7 @@ from edgeai.package.manifest import (
     TOKENIZER_NAME,
     WEIGHTS_NAME,
     Architecture,
+    EncoderQuality,
     Manifest,
     Origin,
     PromptDefaults,
@@ -42,6 +45,7 @@ from edgeai.package.store import Store
 from edgeai.package.writer import PackageWriter
 from edgeai.progress import Progress, silent
 from edgeai.recipe import QuantizationPlan, Recipe
+from edgeai.sources.folder import FolderSource
 from edgeai.sources.weights import TokenizerFiles
 from edgeai.text.tokenizer import Tokenizer
 
@@ -69,7 +73,7 @@ class BuildReport:
     peak_rss_bytes: int
     size_bytes: int
     quantization: Quantization
-    quality: Quality
+    quality: Quality | EncoderQuality
 
 
 def build_package(
@@ -97,6 +101,19 @@ def build_package(
     """
     started = time.perf_counter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
+    if isinstance(target.source, FolderSource) and is_encoder(target.source.config):
+        if adapter or quantization or bits:
+            raise InvalidInput("encoders take no adapter, and are always built in int8", "leave the options out")
+        package = build_encoder(
+            target.source.path,
+            out or Store(home).path_for(target.name),
+            name=target.name,
+            recipe=target.recipe,
+            licence=target.licence,
+            provenance=target.source.provenance,
+            progress=progress,
+        )
+        return _report(package, started)
     if bits is not None:
         quantization = QuantizationPlan(scheme="rtn", bits=bits)
     plan = quantization or (target.recipe.quantization if target.recipe else default)
@@ -106,6 +123,10 @@ def build_package(
         target = merged(target, adapter, adapter_scale, plan.bits)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, as_asked(plan, target.source), context, cache, progress)
+    return _report(package, started)
+
+
+def _report(package: Package, started: float) -> BuildReport:
     return BuildReport(
         package=package.path,
         name=package.name,
@@ -113,7 +134,7 @@ def build_package(
         peak_rss_bytes=peak_rss_bytes(),
         size_bytes=package.size_bytes,
         quantization=package.manifest.quantization,
-        quality=package.manifest.quality,
+        quality=package.manifest.measured,
     )
 
 

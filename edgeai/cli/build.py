@@ -13,7 +13,7 @@ from edgeai.cli.output import AcceptLicence, JsonFlag, emit, progress_display, s
 from edgeai.errors import EdgeaiError, InvalidInput
 
 if TYPE_CHECKING:
-    from edgeai.package.manifest import Quantization
+    from edgeai.package.manifest import EncoderQuality, Quality, Quantization
     from edgeai.recipe import QuantizationPlan
 
 Scheme = Literal["auto", "source", "rtn", "gptq"]
@@ -81,9 +81,8 @@ def build(
         return
     size, memory = report.size_bytes / 1e6, report.peak_rss_bytes / 1e6
     say(f"{report.name}: {size:.1f} MB, made in {report.seconds:.1f} s and {memory:.0f} MB of memory")
-    beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
     say(f"  {_stored(report.quantization)}")
-    say(f"  {quality.mean_kl:.2g} nats per token from its source, {beside}")
+    say(f"  {describe_quality(quality)}")
     if exporter == "optimum":
         say("  exported through optimum: it runs like any other model, but slower than edgeai's own architectures")
     typer.echo(report.package)
@@ -107,6 +106,17 @@ def _plan(scheme: str | None, **options: Any) -> QuantizationPlan | None:
         return QuantizationPlan.model_validate({"scheme": scheme or "auto", **options})
     except ValidationError as error:
         raise InvalidInput(f"these options do not go together: {describe_errors(error)}") from None
+
+
+def describe_quality(quality: Quality | EncoderQuality) -> str:
+    """What was measured, in a line."""
+    from edgeai.package.manifest import EncoderQuality
+
+    if isinstance(quality, EncoderQuality):
+        least = f"{quality.min_cosine:.4f} at least, over {quality.texts} texts"
+        return f"cosine to the float model {quality.mean_cosine:.4f} on average, {least}"
+    beside = f"perplexity {quality.perplexity:.2f} beside {quality.reference_perplexity:.2f}"
+    return f"{quality.mean_kl:.2g} nats per token from its source, {beside}"
 
 
 def _require_build_half() -> None:

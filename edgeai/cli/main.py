@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import adapter, bench, build, chat, doctor, fetch, models, recipes, run, serve
+from edgeai.cli import adapter, bench, build, chat, doctor, encode, fetch, models, recipes, run, serve
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -31,6 +31,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(adapter.app, name="adapter")
 app.command()(run.run)
 app.command()(chat.chat)
+app.command()(encode.embed)
+app.command()(encode.rerank)
 app.command()(serve.serve)
 app.command()(bench.bench)
 app.command("eval")(bench.evaluate)

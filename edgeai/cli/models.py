@@ -76,6 +76,7 @@ def describe(package: Package) -> dict[str, Any]:
     manifest = package.manifest
     return {
         "name": package.name,
+        "kind": manifest.kind,
         "description": manifest.description,
         "package": str(package.path),
         "digest": package.digest,
@@ -85,7 +86,7 @@ def describe(package: Package) -> dict[str, Any]:
         "parameters": manifest.architecture.parameters,
         "context_length": manifest.architecture.context_length,
         "quantization": manifest.quantization.model_dump(mode="json"),
-        "quality": manifest.quality.model_dump(mode="json"),
+        "quality": manifest.measured.model_dump(mode="json"),
     }
 
 
@@ -93,11 +94,12 @@ def _print_table(packages: tuple[Package, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "parameters", "size", "bits/weight", "context", "licence", box=None)
+    table = Table("name", "kind", "parameters", "size", "bits/weight", "context", "licence", box=None)
     for package in packages:
         manifest = package.manifest
         table.add_row(
             package.name,
+            manifest.kind,
             f"{manifest.architecture.parameters / 1e6:.0f} M",
             f"{package.size_bytes / 1e6:.1f} MB",
             f"{manifest.quantization.bits_per_weight:.1f}",

@@ -10,7 +10,13 @@ import typer
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-    model: Annotated[str | None, typer.Option(help="An installed model's name, or a package folder.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An installed model's name, or a package folder; several times for embedding models and rerankers"
+            " beside a language model. Without it everything that is installed."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of one conversation.")] = None,
     kv_budget: Annotated[str | None, typer.Option(help="Memory for conversations, such as 512M or 2GiB.")] = None,
@@ -21,7 +27,8 @@ def serve(
     settings = ServerSettings(
         host=host,
         port=port,
-        model=model,
+        model=model[0] if model else None,
+        also=tuple(model[1:]) if model else (),
         threads=threads,
         max_context=context,
         kv_budget_bytes=parse_size(kv_budget) if kv_budget else None,

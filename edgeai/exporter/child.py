@@ -17,6 +17,7 @@ from edgeai.errors import EdgeaiError
 
 # Modules of this room by task; each has a function `export` that takes the request and returns the result.
 TASKS: Mapping[str, str] = {
+    "encoder": "edgeai.exporter.encoder",
     "text-generation": "edgeai.exporter.text_generation",
 }
 

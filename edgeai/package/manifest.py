@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from edgeai.recipe import Licence, PromptDefaults, Strict
+from edgeai.recipe import Licence, Pooling, PromptDefaults, Strict
 
 __all__ = [
     "ADAPTER_GRAPH_NAME",
@@ -20,16 +20,22 @@ __all__ = [
     "TOKENIZER_NAME",
     "WEIGHTS_NAME",
     "Architecture",
+    "EncoderInfo",
+    "EncoderQuality",
     "FileEntry",
+    "Kind",
     "Licence",
     "Manifest",
     "Origin",
+    "Pooling",
     "PromptDefaults",
     "Quality",
     "Quantization",
     "Strict",
     "TokenIds",
 ]
+
+Kind = Literal["decoder", "embedding", "reranker"]
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -107,11 +113,35 @@ class Quality(Strict):
     reference_perplexity: float
 
 
+class EncoderQuality(Strict):
+    """What validation measured against the float model, over `texts` texts (pairs of texts for a reranker)."""
+
+    reference: str
+    texts: int
+    mean_cosine: float  # of vectors; of a reranker, the correlation of its logits, in both
+    min_cosine: float
+    max_score_difference: float | None = None  # rerankers: of scores between 0 and 1
+
+
+class EncoderInfo(Strict):
+    """How an encoder's results are read."""
+
+    dimension: int  # of a vector; 1 for a reranker
+    max_length: int  # tokens of one sequence, special ones included
+    pooling: Pooling | None = None  # None for a reranker, whose graph gives logits
+    normalize: bool = False
+    prompts: dict[str, str] = Field(default_factory=dict)  # what is put before a text, by what the text is
+    default_prompt: str | None = None
+    precise_layers: tuple[str, ...] = ()  # linear layers that one scale per row would have hurt most
+    quality: EncoderQuality
+
+
 class Manifest(Strict):
     """manifest.json, whole. It lists every other file of the package."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
+    kind: Kind = "decoder"
     description: str = ""
     files: dict[str, FileEntry]
     licence: Licence
@@ -122,5 +152,23 @@ class Manifest(Strict):
     architecture: Architecture
     tokens: TokenIds
     quantization: Quantization
-    quality: Quality
+    quality: Quality | None = None  # of decoders
+    encoder: EncoderInfo | None = None  # of the other kinds
     prompt: PromptDefaults = PromptDefaults()
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_has(self) -> Self:
+        if self.kind == "decoder":
+            if self.quality is None or self.encoder is not None:
+                raise ValueError("a decoder has a quality and no encoder")
+        elif self.encoder is None or self.quality is not None:
+            raise ValueError(f"{self.kind} packages have an encoder and no quality of their own")
+        return self
+
+    @property
+    def measured(self) -> Quality | EncoderQuality:
+        """What was measured when the package was built, whatever its kind."""
+        quality = self.encoder.quality if self.encoder else self.quality
+        if quality is None:
+            raise ValueError(f"the manifest of {self.name} has no quality")
+        return quality

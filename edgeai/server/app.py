@@ -11,11 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from edgeai import __version__
-from edgeai.server import errors
+from edgeai.server import errors, rerank
 from edgeai.server.metrics import Metrics
 from edgeai.server.middleware import MAX_BODY_BYTES, Gate
 from edgeai.server.model_pool import ModelPool
-from edgeai.server.openai import chat, completions
+from edgeai.server.openai import chat, completions, embeddings
 from edgeai.server.openai import models as model_routes
 from edgeai.server.web import page
 
@@ -42,7 +42,13 @@ def create_app(models: ModelPool, *, max_body: int = MAX_BODY_BYTES) -> FastAPI:
     )
     app.add_middleware(Gate, metrics=metrics, max_body=max_body)
     errors.install(app)
-    for router in (chat.router(models, metrics), completions.router(models, metrics), model_routes.router(models)):
+    for router in (
+        chat.router(models, metrics),
+        completions.router(models, metrics),
+        embeddings.router(models),
+        rerank.router(models),
+        model_routes.router(models),
+    ):
         app.include_router(router)
     _add_status(app, models, metrics)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"], include_in_schema=False)
@@ -65,10 +71,11 @@ def _add_status(app: FastAPI, models: ModelPool, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         counts = models.stats().values()
+        encoding = models.encoders.stats().values()
         return {
             "status": "ok",
             "models": models.names(),
-            "running": sum(stats.running for stats in counts),
+            "running": sum(stats.running for stats in counts) + sum(stats.waiting for stats in encoding),
             "waiting": sum(stats.waiting for stats in counts),
         }
 

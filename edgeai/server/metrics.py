@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edgeai.engine.request import EngineStats
+from edgeai.server.encoder_metrics import EncoderCollector
 from edgeai.server.model_pool import ModelPool
 
 # Seconds. Slow boards read long prompts for minutes; quick ones write a token within milliseconds.
@@ -80,6 +81,7 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_EngineCollector(models))
+        self.registry.register(EncoderCollector(models))
 
     def of_model(self, name: str) -> ModelMetrics:
         """Where the latencies of model `name` are noted."""

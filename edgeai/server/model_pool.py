@@ -1,4 +1,4 @@
-"""The models that a server answers with, by name: one so far, and each of its adapters under "base:adapter"."""
+"""The models that a server answers with, by name: a language model, its adapters as "base:adapter", and encoders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from edgeai.engine.request import EngineStats
 from edgeai.errors import EdgeaiError, NotFound
 from edgeai.package.adapters import SEPARATOR, AdapterStore
+from edgeai.server.encoder_pool import EncoderPool, wrong_kind
 
 if TYPE_CHECKING:
+    from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.model import AsyncModel
+    from edgeai.package.manifest import Kind
 
 DEFAULT_NAMES = frozenset({None, "", "default"})
 
@@ -23,17 +26,26 @@ class ModelPool:
     gone, from the next request on.
     """
 
-    def __init__(self, model: AsyncModel, adapters: AdapterStore | None = None) -> None:
+    def __init__(
+        self, model: AsyncModel | None, adapters: AdapterStore | None = None, encoders: EncoderPool | None = None
+    ) -> None:
+        """`model` is None for a server that has encoders only."""
         self.created = int(time.time())  # since when the models can be asked
-        self._models = {model.name: model}
+        self._models = {} if model is None else {model.name: model}
         self._adapters = adapters
         self._adapted: dict[str, AsyncModel] = {}  # those that have been asked for
-        self.default = model
+        self._default = model
+        self.encoders = encoders or EncoderPool()
 
     def get(self, name: str | None) -> AsyncModel:
         """The model that a request names. Raises `NotFound`."""
         if name in DEFAULT_NAMES and name not in self._models:
-            return self.default
+            if self._default is None:
+                raise NotFound("this server has no language model", "`edgeai serve --model NAME` names one")
+            return self._default
+        encoder = self.encoders.all().get(name or "")
+        if encoder is not None:
+            raise wrong_kind(encoder.name, encoder.kind, "decoder")
         model = self._models.get(name or "")
         if model is None:
             raise NotFound(f"there is no model {name!r}", f"there is {', '.join(self.names())}")
@@ -58,7 +70,7 @@ class ModelPool:
 
     def names(self) -> list[str]:
         """Names of all models that can be asked."""
-        return sorted([*self._models, *self.parents()])
+        return sorted([*self._models, *self.parents(), *self.encoders.all()])
 
     def parents(self) -> dict[str, str]:
         """Names of all models with an adapter, and of the model each is based on."""
@@ -66,6 +78,10 @@ class ModelPool:
             return {}
         fitting = [(base, self._adapters.fitting(model.package)) for base, model in self._models.items()]
         return {adapter.model_name: base for base, adapters in fitting for adapter in adapters}
+
+    def encoder(self, name: str | None, kind: Kind) -> AsyncEncoder:
+        """The embedding model or reranker that a request names. Raises `NotFound`, `InvalidInput` for other kinds."""
+        return self.encoders.get(name, kind, self._models)
 
     def stats(self) -> dict[str, EngineStats]:
         """The engines' counts by model."""
@@ -75,3 +91,4 @@ class ModelPool:
         """Stop all engines; what still runs is cancelled."""
         for model in self._models.values():
             await model.engine.close()
+        await self.encoders.close()

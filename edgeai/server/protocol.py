@@ -49,16 +49,16 @@ def _prompts(value: Any) -> list[Any]:
         return [value]
     if not isinstance(value, list) or not value:
         raise ValueError("must be a string, a list of strings, a list of token ids or a list of such lists")
-    return [value] if _are_token_ids(value) else [_prompt(item) for item in value]
+    return [value] if are_token_ids(value) else [one_prompt(item) for item in value]
 
 
-def _prompt(item: Any) -> Any:
-    if isinstance(item, str) or (isinstance(item, list) and item and _are_token_ids(item)):
+def one_prompt(item: Any) -> Any:
+    if isinstance(item, str) or (isinstance(item, list) and item and are_token_ids(item)):
         return item
     raise ValueError("every prompt must be a string or a list of token ids that is not empty")
 
 
-def _are_token_ids(items: list[Any]) -> bool:
+def are_token_ids(items: list[Any]) -> bool:
     return all(type(item) is int and 0 <= item < 2**31 for item in items)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from edgeai.package.manifest import Kind
     from edgeai.package.package import Package
 
+# Address and body of a first request, by the kind of the model.
+TRIALS: Mapping[Kind, tuple[str, str]] = {
+    "decoder": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'),
+    "embedding": ("/v1/embeddings", '{"input": ["Why is the sky blue?"]}'),
+    "reranker": ("/v1/rerank", '{"query": "Why is the sky blue?", "documents": ["It scatters light.", "I see."]}'),
+}
 GRACE_SECONDS = 30  # for running requests, once the server is told to stop
 IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
 
@@ -27,36 +35,50 @@ def serve(settings: ServerSettings) -> None:
     address that cannot be had, `NotFound` without a model, and what loading raises.
     """
     with listen(settings.host, settings.port) as listener:
-        package = find_package(settings.model)
-        say(f"loading {package.name} ...")
-        server = make_server(package, settings)
+        packages = find_packages(settings)
+        names = " and ".join(package.name for package in packages)
+        say(f"loading {names} ...")
+        server = make_server(packages, settings)
         _log_to_stderr()
-        say(welcome(listener, package.name))
+        say(welcome(listener, names, packages[0].manifest.kind))
         try:
             server.run([listener])
         except KeyboardInterrupt:
             say("stopped")
 
 
-def make_server(package: Package, settings: ServerSettings) -> uvicorn.Server:
-    """Load the model and put the server around it. Raises `PackageError`, `OutOfMemory`, `InvalidInput`."""
+def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicorn.Server:
+    """Load the models, of which at most the first is a language model, and put the server around them.
+
+    Raises `PackageError`, `OutOfMemory`, `InvalidInput`.
+    """
     # Only here: these imports take longer than finding a mistake in the settings.
     import uvicorn
 
+    from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.model import AsyncModel, default_settings
     from edgeai.package.adapters import AdapterStore
     from edgeai.server.app import create_app
+    from edgeai.server.encoder_pool import EncoderPool
     from edgeai.server.model_pool import ModelPool
 
-    limits = default_settings(
-        package.manifest,
-        threads=settings.threads,
-        max_rows=settings.max_rows,
-        max_queue=settings.max_queue,
-        max_context=settings.max_context,
-        kv_budget_bytes=settings.kv_budget_bytes,
-    )
-    models = ModelPool(AsyncModel.load(package, limits), AdapterStore(home_dir()))
+    encoders = [
+        AsyncEncoder.load(package, threads=settings.threads, max_waiting=settings.max_queue)
+        for package in packages
+        if package.manifest.kind != "decoder"
+    ]
+    model: AsyncModel | None = None
+    if packages[0].manifest.kind == "decoder":
+        limits = default_settings(
+            packages[0].manifest,
+            threads=settings.threads,
+            max_rows=settings.max_rows,
+            max_queue=settings.max_queue,
+            max_context=settings.max_context,
+            kv_budget_bytes=settings.kv_budget_bytes,
+        )
+        model = AsyncModel.load(packages[0], limits)
+    models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
     return uvicorn.Server(server_config(create_app(models)))
 
 
@@ -87,6 +109,28 @@ def listen(host: str, port: int) -> socket.socket:
         raise InvalidInput(f"cannot listen on {host} port {port}: {reason}", hint, param="port") from error
 
 
+def find_packages(settings: ServerSettings) -> list[Package]:
+    """The packages to serve, a language model first: those that are named, or else all that are installed.
+
+    Raises as `find_package`, also for several language models: a server has one so far.
+    """
+    from edgeai.package.store import Store
+
+    store = Store(home_dir())
+    if settings.model is not None:
+        packages = [store.open(name) for name in dict.fromkeys((settings.model, *settings.also))]
+    else:
+        packages = list(store.list()) or [find_package(None)]
+    chat = [package.name for package in packages if package.manifest.kind == "decoder"]
+    if len(chat) > 1:
+        raise InvalidInput(
+            "several models are installed" if settings.model is None else "a server has one language model",
+            f"name one of {', '.join(chat)}",
+            param="model",
+        )
+    return sorted(packages, key=lambda package: package.manifest.kind != "decoder")
+
+
 def find_package(model: str | None) -> Package:
     """The package to serve: a folder, an installed one by name, or without a name the only one there is.
 
@@ -106,15 +150,17 @@ def find_package(model: str | None) -> Package:
     return packages[0]
 
 
-def welcome(listener: socket.socket, model: str) -> str:
+def welcome(listener: socket.socket, model: str, kind: Kind = "decoder") -> str:
     """What to open, and a command to try."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     url = f"http://{shown}:{port}"
+    path, body = TRIALS[kind]
+    page = f"Open {url}/ in a browser, or try:" if kind == "decoder" else "Try:"
     lines = [
-        f"{model} is ready. Open {url}/ in a browser, or try:",
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'""",
+        f"{model} is ready. {page}",
+        f"  curl {url}{path} -H 'Content-Type: application/json' \\",
+        f"    -d '{body}'",
         f"OpenAI clients: base_url {url}/v1 and any key. Ctrl-C stops.",
     ]
     return "\n".join(lines)

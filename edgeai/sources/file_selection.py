@@ -25,10 +25,14 @@ NEEDED = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    "modules.json",  # of sentence-transformers, as the two that follow and POOLING
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "README.md",
     "LICEN[CS]E*",
     "NOTICE*",
 )
+POOLING = "1_Pooling/config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # what the index and transformers mean by weights
 OTHER_WEIGHTS = "*.safetensors"  # where there are none of those; with copies in other formats left out
 COPIES = ("consolidated*", "adapter*", "*.lora.*")
@@ -78,8 +82,9 @@ def _needed(files: Sequence[RemoteFile], where: str) -> tuple[RemoteFile, ...]:
         name for name in _matching(top, [OTHER_WEIGHTS]) if not _matching([name], COPIES)
     ]
     if weights and "config.json" in top:
-        names = {*weights, *_matching(top, NEEDED)}
-        return tuple(top[name] for name in sorted(names))
+        needed = {name: top[name] for name in (*weights, *_matching(top, NEEDED))}
+        needed |= {file.name: file for file in files if file.name == POOLING}
+        return tuple(needed[name] for name in sorted(needed))
     return _only_gguf(files, where)
 
 

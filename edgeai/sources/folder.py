@@ -22,6 +22,11 @@ from edgeai.sources.safetensors import StoredArray
 from edgeai.sources.weights import Provenance, Tensor, TensorInfo, TokenizerFiles
 
 HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+COUNTED = "embeddings.position_ids"  # 0, 1, 2, ...: no weights, but older encoder checkpoints hold them
+# What sentence-transformers writes beside an encoder.
+ENCODER_FILES = frozenset(
+    {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
+)
 COMPARED_AT_ONCE = 1 << 22  # bytes
 
 
@@ -38,7 +43,7 @@ class FolderSource:
         outer = read_json(path / CONFIG)
         self._config = text_config(outer)
         names = text_names(self._arrays, multimodal="text_config" in outer)
-        arrays = {name: self._arrays[stored] for name, stored in names.items()}
+        arrays = {name: self._arrays[stored] for name, stored in names.items() if not name.endswith(COUNTED)}
         self._entries = entries(arrays, settings_of(self._config, path))
         self._drop_tied_head()
         self._given = provenance
@@ -76,7 +81,7 @@ class FolderSource:
     def _files(self) -> list[str]:
         """Names of all files that are read, in order."""
         weights = {array.path.name for array in self._arrays.values()}
-        company = {CONFIG, INDEX, CARD, *tokenizer_files(self.path), *SETTINGS_FILES}
+        company = {CONFIG, INDEX, CARD, *tokenizer_files(self.path), *SETTINGS_FILES, *ENCODER_FILES}
         return sorted(weights | {name for name in company if (self.path / name).is_file()})
 
     def _drop_tied_head(self) -> None:

