@@ -47,5 +47,11 @@ class Blocks(Protocol[Value]):
         `fused`: the first two are one matrix, gate_up_proj.
         """
 
+    def mixture(self, x: Value, layer: int, at: str) -> Value:
+        """The MLPs of the layer's best experts for each token, weighted by their shares.
+
+        The router is `gate` below `at`, expert N has gate_proj, up_proj and down_proj below `experts.N`.
+        """
+
     def head(self, norm: str) -> None:
         """End with a norm of the residual stream and the logits."""

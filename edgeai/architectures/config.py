@@ -17,11 +17,22 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
+class Mixture:
+    """A mixture of experts (Shazeer et al. 2017): every token goes through the few that a router likes best."""
+
+    num_experts: int
+    experts_per_token: int
+    intermediate_size: int  # of each expert
+    normalized: bool  # whether the shares of the chosen experts add up to one; else they are those among all experts
+
+
+@dataclass(frozen=True, slots=True)
 class LayerConfig:
     """What may differ from layer to layer."""
 
     rope: Rope | None  # None: no position embedding (NoPE)
     window: int | None = None  # tokens that a token attends to, itself included; None: all before it
+    mixture: Mixture | None = None  # None: one MLP for all tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,11 @@ from edgeai.architectures.adapters import Product
 from edgeai.architectures.blocks import LoadTensor, QKNorm
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.embedding import Embedding, write_embedding
+from edgeai.architectures.experts import Experts, write_experts
 from edgeai.architectures.graph import MICROSOFT, GraphBuilder
 from edgeai.architectures.linear import LinearBuilder, grid_of, stack
 from edgeai.architectures.rope import Rope
-from edgeai.errors import SourceError
+from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.package.adapter_sites import AdapterSite
 from edgeai.sources.weights import Tensor
 
@@ -105,6 +106,19 @@ class DecoderBuilder:
         gate, up = parts if len(parts) == 2 else self._split(parts[0], [size, size])
         product = self.graph.op("Mul", [self._activate(gate), up])
         return self.project(product, f"{at}.down_proj", config.hidden_size, size, bias=config.mlp_bias)
+
+    def mixture(self, x: str, layer: int, at: str) -> str:
+        mixture, hidden = self.config.layers[layer].mixture, self.config.hidden_size
+        if mixture is None:
+            raise ValueError(f"layer {layer} has no mixture of experts")
+        if self.config.activation != "silu":
+            raise UnsupportedModel(f"experts with {self.config.activation!r} are not supported", "only silu is")
+        router = self.project(x, f"{at}.gate", mixture.num_experts, hidden)
+        numbers, inner = range(mixture.num_experts), mixture.intermediate_size
+        gates = [self._matrix(f"{at}.experts.{expert}.gate_proj", inner, hidden) for expert in numbers]
+        ups = [self._matrix(f"{at}.experts.{expert}.up_proj", inner, hidden) for expert in numbers]
+        downs = [self._matrix(f"{at}.experts.{expert}.down_proj", hidden, inner) for expert in numbers]
+        return write_experts(self.linear, x, router, Experts(f"{at}.experts", mixture, gates, ups, downs))
 
     def head(self, norm: str) -> None:
         """The output head: the tied token table, or a matrix of its own."""

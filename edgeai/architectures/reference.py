@@ -5,9 +5,10 @@ attention is written out with a causal mask.
 
 It is also what calibration is built on, by subclassing. Three methods are seams:
 
-    project(x, name)        every product with a weight matrix, but for the output head's; `name` is the checkpoint's
-                            own, with `.weight`, and x [tokens, in_features]. Override it to collect activations or to
-                            replace weights on the fly; matrices come in the order of the layers.
+    project(x, name)        every product with a weight matrix, but for the output head's and routers' (which stay as
+                            they are); `name` is the checkpoint's own, with `.weight`, and x [tokens, in_features].
+                            Override it to collect activations or to replace weights on the fly; matrices come in the
+                            order of the layers. An expert sees the tokens that chose it, which may be none.
     project_rows(...)       the output head's products, a slice of the vocabulary at a time
     attend(q, k, v, layer)  scores, softcap, mask, softmax and values of one segment
 
@@ -124,6 +125,14 @@ class ReferenceDecoder:
         activated = activate(self.config.activation, gate) * up
         return self.linear(activated.astype(np.float32), f"{at}.down_proj", bias=bias)
 
+    def mixture(self, x: Floats, layer: int, at: str) -> Floats:
+        shares = self._shares(x, layer, f"{at}.gate.weight")
+        mixed = np.zeros_like(x)
+        for expert in range(shares.shape[1]):
+            chosen = np.flatnonzero(shares[:, expert])
+            mixed[chosen] += shares[chosen, expert, None] * self.gated_mlp(x[chosen], f"{at}.experts.{expert}")
+        return mixed
+
     def head(self, norm: str) -> None:
         self.hidden = self.norm(norm)
 
@@ -140,6 +149,21 @@ class ReferenceDecoder:
         """`project` with some rows of a matrix."""
         product: Floats = x @ self.load(name).rows(start, stop).dequantize().T
         return product
+
+    def _shares(self, x: Floats, layer: int, name: str) -> Floats:
+        """What each expert contributes to each token [tokens, num_experts]: zero for those that are not chosen."""
+        mixture = self.config.layers[layer].mixture
+        if mixture is None:
+            raise ValueError(f"layer {layer} has no mixture of experts")
+        scores = x @ self.load(name).dequantize().T
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        others = np.argsort(-shares, axis=-1, kind="stable")[:, mixture.experts_per_token :]
+        np.put_along_axis(shares, others, 0, axis=-1)
+        if mixture.normalized:
+            shares /= shares.sum(axis=-1, keepdims=True)
+        chosen: Floats = shares
+        return chosen
 
     def _qkv(self, x: Floats, at: str, fused: bool) -> list[Floats]:
         config = self.config

@@ -24,6 +24,7 @@ from edgeai.architectures import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     smollm3,
 )
 from edgeai.architectures.adapters import write_adapter_graph
@@ -60,6 +61,7 @@ ARCHITECTURES: Mapping[str, DecoderArchitecture] = {
     "phi3": DecoderArchitecture(phi3.configure, phi3.forward),
     "qwen2": DecoderArchitecture(qwen2.configure, qwen2.forward),
     "qwen3": DecoderArchitecture(qwen3.configure, qwen3.forward),
+    "qwen3_moe": DecoderArchitecture(qwen3_moe.configure, qwen3_moe.forward),
     "smollm3": DecoderArchitecture(smollm3.configure, smollm3.forward),
 }
 

@@ -76,7 +76,8 @@ def test_every_product_passes_through_project(case: Case) -> None:
     matrices = {name for name in weights.asked if name.endswith("_proj.weight")}
     assert {name for name, _ in recorder.seen} == matrices
     assert len(recorder.seen) == len(matrices)
-    assert all(shape == (5, weights.load(name).shape[1]) for name, shape in recorder.seen)
+    assert all(shape[1] == weights.load(name).shape[1] for name, shape in recorder.seen)
+    assert all(shape[0] == 5 for name, shape in recorder.seen if ".experts." not in name)
     layers = [int(name.split(".")[2]) for name, _ in recorder.seen]
     assert layers == sorted(layers)
 
@@ -94,6 +95,18 @@ def test_segments_are_independent(case: Case) -> None:
         run_reference(decoder)
         alone.append(decoder.hidden)
     np.testing.assert_allclose(both.hidden, np.concatenate(alone), atol=1e-4)
+
+
+def test_every_token_goes_to_as_many_experts_as_the_configuration_says() -> None:
+    mixed = [case for case in CASES if any(layer.mixture for layer in case.decoder.layers)]
+    assert len(mixed) > 1
+    for case in mixed:
+        recorder = Recorder(case.decoder, RandomCheckpoint(case.decoder).load, random_ids(7))
+        run_reference(recorder)
+        for number, layer in enumerate(case.decoder.layers):
+            at = f"model.layers.{number}.mlp.experts."
+            rows = sum(shape[0] for name, shape in recorder.seen if name.startswith(at) and "down_proj" in name)
+            assert rows == (7 * layer.mixture.experts_per_token if layer.mixture else 0)
 
 
 WITH_BIASES = ("qwen2-tied", "qwen3-windows-biases", "glm4-biases", "granite-biases")

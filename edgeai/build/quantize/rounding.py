@@ -31,11 +31,17 @@ def round_to_nearest(values: NDArray[np.float32], bits: int, block_size: int = B
 def quantize(name: str, tensor: Tensor, bits: int | None) -> Tensor:
     """The tensor as it will be stored: float matrices rounded to `bits`, all else untouched.
 
-    The token table, which is also the output head of tied models, loses most by rounding and is kept at 8 bits.
+    The token table, which is also the output head of tied models, loses most by rounding and is kept at 8 bits. Routers
+    of mixtures stay floats: they are small, and one wrong choice of experts costs more than all their bits.
     """
-    if bits is None or not isinstance(tensor, FloatTensor) or tensor.values.ndim != 2:
+    if bits is None or not isinstance(tensor, FloatTensor) or tensor.values.ndim != 2 or is_router(name):
         return tensor
     if tensor.values.shape[1] % BLOCK_SIZE:
         return tensor
     table = "embed_tokens" in name or name == "lm_head.weight"
     return round_to_nearest(tensor.dequantize(), 8 if table else bits)
+
+
+def is_router(name: str) -> bool:
+    """Whether a matrix chooses among experts."""
+    return name.endswith(".mlp.gate.weight")
