@@ -113,7 +113,8 @@ class DecoderBuilder:
             raise ValueError(f"layer {layer} has no mixture of experts")
         if self.config.activation != "silu":
             raise UnsupportedModel(f"experts with {self.config.activation!r} are not supported", "only silu is")
-        router = self.project(x, f"{at}.gate", mixture.num_experts, hidden)
+        gate = self._matrix(f"{at}.gate", mixture.num_experts, hidden)
+        router = self.linear.matmul(x, f"{at}.gate.weight", gate)  # no place for adapters, as experts are none
         numbers, inner = range(mixture.num_experts), mixture.intermediate_size
         gates = [self._matrix(f"{at}.experts.{expert}.gate_proj", inner, hidden) for expert in numbers]
         ups = [self._matrix(f"{at}.experts.{expert}.up_proj", inner, hidden) for expert in numbers]
