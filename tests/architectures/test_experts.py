@@ -15,7 +15,7 @@ from edgeai.architectures.config import Mixture
 from edgeai.architectures.experts import Experts, widened, write_experts
 from edgeai.architectures.graph import GraphBuilder
 from edgeai.architectures.linear import LinearBuilder
-from edgeai.build.quantize import is_router, quantize, round_to_nearest
+from edgeai.build.quantize.rounding import is_router, quantize, round_to_nearest
 from edgeai.errors import PackageError, UnsupportedModel
 from edgeai.onnx_session import OnnxSession
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor

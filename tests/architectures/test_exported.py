@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeai.architectures.exported import HEAD, TABLE, CacheShape, ExportedGraph, convert, read_cache
-from edgeai.build.quantize import round_to_nearest
+from edgeai.build.quantize.rounding import round_to_nearest
 from edgeai.build.validate_exported import ExportedSession
 from edgeai.errors import UnsupportedModel
 from edgeai.sources.weights import FloatTensor, Tensor
