@@ -18,8 +18,12 @@ from dataclasses import astuple
 
 from adapter_example import held_out_items, score
 
-AT_ONCE = 8  # questions, half of them for the base and half for the adapter
+AT_ONCE = 8  # questions, for the base and for the adapter in turn
 SHOWN = 3
+INSTRUCTIONS = """Turn the report into a ticket of three lines and write nothing else:
+place: <the place>
+fault: <no water, leak, dirty water, broken handle or low pressure>
+urgency: <high for no water and dirty water, medium for leak and broken handle, low for low pressure>"""
 
 
 @contextmanager
@@ -40,9 +44,10 @@ def serving(model: str) -> Iterator[str]:
         process.wait(timeout=60)
 
 
-def ask(url: str, model: str, text: str) -> str:
+def ask(url: str, model: str, system: str, text: str) -> str:
     """One answer, greedy."""
-    body = {"model": model, "messages": [{"role": "user", "content": text}]}
+    opening = [{"role": "system", "content": system}] if system else []
+    body = {"model": model, "messages": [*opening, {"role": "user", "content": text}]}
     body |= {"temperature": 0, "repetition_penalty": 1.0, "max_tokens": 48}
     request = urllib.request.Request(  # noqa: S310 - http on loopback
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -54,22 +59,23 @@ def ask(url: str, model: str, text: str) -> str:
 
 def main(base: str, adapter: str) -> None:
     items = held_out_items()
-    models = (base, f"{base}:{adapter}")
-    jobs = [(model, item.report) for item in items for model in models]
+    asked = {base: (base, ""), f"{base}, told the format": (base, INSTRUCTIONS), adapter: (f"{base}:{adapter}", "")}
+    jobs = [(*how, item.report) for item in items for how in asked.values()]
     started = time.perf_counter()
     with serving(base) as url, ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda job: ask(url, *job), jobs))
+        given = list(pool.map(lambda job: ask(url, *job), jobs))
     seconds = time.perf_counter() - started
+    answers = {label: given[start :: len(asked)] for start, label in enumerate(asked)}
     print(f"\n{len(jobs)} answers, {AT_ONCE} at a time, base and adapter mixed: {seconds:.0f} s\n")
     for number in range(0, len(items), len(items) // SHOWN):
         print(f"> {items[number].report}")
-        for model, answer in zip(models, answers[2 * number : 2 * number + 2], strict=True):
-            print(f"[{model}]\n{answer.strip()}")
+        for label in asked:
+            print(f"[{label}]\n{answers[label][number].strip()}")
         print()
     print("| held-out reports | right form | place | fault | urgency | all right |\n|---|---|---|---|---|---|")
-    for index, model in enumerate(models):
-        shares = astuple(score(items, answers[index::2]))
-        print(f"| {model} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+    for label in asked:
+        shares = astuple(score(items, answers[label]))
+        print(f"| {label} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
 
 
 if __name__ == "__main__":

@@ -155,14 +155,14 @@ class Scheduler:
         slot = len(self._decoding)
         if slot == self.settings.max_rows:
             return
-        sequence = self.waiting[0]
-        if len(distinct([each.adapter for each in (*self._decoding, sequence)])) > self.settings.max_adapters:
+        sequence = self._next()
+        if sequence is None:
             return
         chain, prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
         headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
         if not self._make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
             return
-        self.waiting.popleft()
+        self.waiting.remove(sequence)
         self._prefilling = sequence
         sequence.slot, sequence.computed = slot, 0
         self._arena.grow(slot, len(sequence.tokens) + 1)
@@ -175,6 +175,13 @@ class Scheduler:
             for key, block in zip(chain, prefix, strict=False):
                 self._store.offer(key, block, reused=True)
             self._begin_restore(self._store, sequence, slot, chain[len(prefix) :])
+
+    def _next(self) -> Sequence | None:
+        """The first waiting sequence; if its adapter would be one too many, the first that needs none."""
+        first = self.waiting[0]
+        if len(distinct([each.adapter for each in (*self._decoding, first)])) <= self.settings.max_adapters:
+            return first
+        return next((sequence for sequence in self.waiting if sequence.adapter is None), None)
 
     def _cached_prefix(self, sequence: Sequence) -> tuple[list[bytes], list[Block]]:
         """Keys of the whole prompt, and blocks to start from; a token is left to compute, for its logits."""

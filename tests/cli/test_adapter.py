@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from edgeai.package import Package, Store
@@ -66,3 +69,19 @@ def test_build_with_an_adapter(cli: Cli, home: Path, tiny_gguf: Path, tmp_path: 
     result = cli("build", tiny_gguf, *options, "--json")
     assert result.document["name"] == "tiny-style"
     assert Store(home).get("tiny-style").manifest.origin.location.endswith("+ adapter style x 0.5")
+
+
+def test_a_board_needs_nothing_of_the_build_half(installed: Package, home: Path, tmp_path: Path) -> None:
+    """With all that `pip install edgeai` does not bring hidden, an adapter is still added and used."""
+    hidden = ("onnx", "safetensors", "huggingface_hub", "gguf", "torch", "transformers")
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({hidden!r}))
+from edgeai.cli.main import execute
+code = execute(["adapter", "add", "tiny", sys.argv[1], "--name", "style"])
+sys.exit(code or execute(["run", "tiny:style", "Hello", "--max-tokens", "2", "--json"]))
+"""
+    command = [sys.executable, "-c", program, str(folder_of(tmp_path / "style"))]
+    done = subprocess.run(command, env={**os.environ, "EDGEAI_HOME": str(home)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tiny:style\n")

@@ -163,6 +163,18 @@ def test_no_more_adapters_at_once_than_allowed(tiny_graph: Path, tiny_shape: Mod
     assert done == 10 + 11 + 12 + 13
 
 
+def test_requests_for_the_base_do_not_wait_behind_one_for_an_adapter(tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    settings = replace(SETTINGS, max_adapters=1, kv_budget_bytes=1 << 24)
+    engine = Engine(tiny_graph, tiny_shape, settings, adapter_graph=tiny_graph.with_name(ADAPTER_GRAPH_NAME))
+    params = SamplingParams(max_tokens=60, temperature=0, ignore_eos=True)
+    for name, adapter in (("one", ONE), ("two", TWO), ("again", ONE), ("base", None)):
+        engine.add(name, IDS, params, adapter)
+    ended = []
+    while engine.has_work:
+        ended += [name for name, output in engine.step() if output.finish_reason is not None]
+    assert ended == ["one", "base", "two", "again"]  # and nothing overtakes with an adapter
+
+
 class TestBank:
     SITES = (Site(0, 64, 128, by_position=False), Site(1, 64, 64, by_position=False))
 
