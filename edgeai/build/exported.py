@@ -67,6 +67,7 @@ def build_exported(
     context: int | None = None,
     adapter: Path | None = None,
     adapter_scale: float = 1.0,  # noqa: ARG001
+    source_samples: bool = False,
     home: Path,
     cache: Path,
     progress: Progress = silent,
@@ -79,6 +80,8 @@ def build_exported(
     started = time.perf_counter()
     if adapter is not None:
         raise InvalidInput("an adapter cannot be merged into an export", "merge it into the checkpoint before")
+    if source_samples:
+        raise InvalidInput("sample answers are made by edgeai's own exporter only", "build it without --samples")
     require_exporter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
     if not isinstance(target.source, FolderSource):

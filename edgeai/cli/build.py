@@ -41,6 +41,9 @@ def build(
         Path | None, typer.Option(help="Folder of a PEFT LoRA adapter to merge into the weights.")
     ] = None,
     adapter_scale: Annotated[float, typer.Option(help="How much of the adapter to add; 1 is as it was trained.")] = 1.0,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Let the source answer the quality card's questions too; takes minutes.")
+    ] = False,
     exporter: Annotated[
         Literal["edgeai", "optimum"],
         typer.Option(help="optimum: the fallback for other architectures, from a Hugging Face folder; slower."),
@@ -61,6 +64,7 @@ def build(
         "context": context,
         "adapter": adapter,
         "adapter_scale": adapter_scale,
+        "source_samples": samples,
         "home": home_dir(),
         "cache": cache_dir(),
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import adapter, bench, build, chat, doctor, encode, fetch, models, recipes, run, serve
+from edgeai.cli import adapter, bench, build, card, chat, doctor, encode, fetch, models, recipes, run, serve
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -35,6 +35,7 @@ app.command()(encode.embed)
 app.command()(encode.rerank)
 app.command()(serve.serve)
 app.command()(bench.bench)
+app.command()(card.card)
 app.command("eval")(bench.evaluate)
 app.command()(doctor.doctor)
 

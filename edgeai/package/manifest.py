@@ -31,6 +31,7 @@ __all__ = [
     "PromptDefaults",
     "Quality",
     "Quantization",
+    "Sample",
     "Strict",
     "TokenIds",
 ]
@@ -136,6 +137,14 @@ class EncoderInfo(Strict):
     quality: EncoderQuality
 
 
+class Sample(Strict):
+    """An answer of the package beside that of the weights it was made from, both decoded greedily."""
+
+    prompt: str
+    answer: str
+    source_answer: str | None = None  # None where the source was not asked
+
+
 class Manifest(Strict):
     """manifest.json, whole. It lists every other file of the package."""
 
@@ -154,6 +163,7 @@ class Manifest(Strict):
     quantization: Quantization
     quality: Quality | None = None  # of decoders
     encoder: EncoderInfo | None = None  # of the other kinds
+    samples: tuple[Sample, ...] = ()
     prompt: PromptDefaults = PromptDefaults()
 
     @model_validator(mode="after")

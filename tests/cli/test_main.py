@@ -16,6 +16,7 @@ from edgeai.cli import main, models
 from tests.cli.conftest import Cli
 
 HEAVY = {"numpy", "onnxruntime", "fastapi", "uvicorn", "pydantic", "tokenizers", "onnx", "jinja2", "psutil"}
+COMMANDS = ("build", "fetch", "card", "verify", "run", "chat", "serve", "bench", "eval", "doctor")
 HELP = """
 import sys
 from edgeai.cli.main import execute
@@ -26,7 +27,7 @@ print(code, *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stde
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    for command in ("build", "fetch", "recipes", "verify", "models", "run", "chat", "serve", "bench", "eval", "doctor"):
+    for command in (*COMMANDS, "recipes", "models"):
         assert f" {command} " in result.stdout
     code, *modules = result.stderr.split()
     assert code == "0"
@@ -34,7 +35,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert not HEAVY & set(modules)
 
 
-@pytest.mark.parametrize("command", ["build", "fetch", "verify", "run", "chat", "serve", "bench", "eval", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0

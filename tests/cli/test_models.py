@@ -110,3 +110,16 @@ def test_verify_reads_every_byte(cli: Cli, installed: Package) -> None:
     assert result.code == 1
     assert result.document["error"]["type"] == "PackageError"
     assert "weights.bin has been changed" in result.document["error"]["message"]
+
+
+def test_card_in_three_forms(cli: Cli, installed: Package) -> None:
+    document = cli("card", "tiny", "--json").document
+    assert document["quality"]["mean_kl"] == installed.manifest.quality.mean_kl
+    assert len(document["samples"]) == 3
+    page = cli("card", installed.path, "--markdown").out
+    assert page.startswith("# tiny\n")
+    assert "## Sample answers" in page
+    text = cli("card", "tiny").out
+    for words in ("mean KL", "bytes per weight", "Apache-2.0", "What is the capital of France?", "its source"):
+        assert words in text
+    assert cli("card", "nothing").code == 1
