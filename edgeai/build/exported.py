@@ -25,11 +25,11 @@ from edgeai.build.pipeline import (
     origin_of,
     peak_rss_bytes,
     prompt_defaults,
-    require_quality,
     token_ids,
 )
 from edgeai.build.quantize.rounding import quantize
 from edgeai.build.target import Target, open_target
+from edgeai.build.thresholds import require_quality
 from edgeai.build.validate import TEXT, Logits, compare, significant
 from edgeai.build.validate_exported import require_faithful, run_exported
 from edgeai.errors import InvalidInput, SourceError, ValidationFailed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgeai.errors import ValidationFailed
 from edgeai.package.manifest import Quality
 from edgeai.recipe import Recipe
@@ -18,26 +20,22 @@ def require_quality(quality: Quality, recipe: Recipe | None, scheme: str) -> Non
     missed = list(_missed(quality, recipe, scheme))
     if missed:
         raise ValidationFailed(
-            f"{recipe.name}: {'; '.join(missed)}. Nothing was published",
+            f"{recipe.name} {'; it '.join(missed)}. Nothing was published",
             "use more bits, or change the recipe's [quality]",
         )
 
 
-def _missed(quality: Quality, recipe: Recipe, scheme: str) -> list[str]:
-    target, missed = recipe.quality, []
+def _missed(quality: Quality, recipe: Recipe, scheme: str) -> Iterator[str]:
+    target = recipe.quality
     stated = scheme == "source" or "max_mean_kl" in target.model_fields_set
     if stated and not quality.mean_kl <= target.max_mean_kl:
-        missed.append(
-            f"{quality.mean_kl} nats per token from its source, the recipe allows max_mean_kl = {target.max_mean_kl}"
+        yield f"is {quality.mean_kl} nats per token from its source (the recipe's max_mean_kl is {target.max_mean_kl})"
+    least = target.min_top_token_agreement
+    if least is not None and not quality.top_token_agreement >= least:
+        yield (
+            f"has its source's likeliest token in {quality.top_token_agreement} of all places"
+            f" (the recipe's min_top_token_agreement is {least})"
         )
-    agreement = target.min_top_token_agreement
-    if agreement is not None and not quality.top_token_agreement >= agreement:
-        missed.append(
-            f"{quality.top_token_agreement} of the likeliest tokens are the source's, the recipe wants"
-            f" min_top_token_agreement = {agreement}"
-        )
-    ratio = target.max_perplexity_ratio
-    measured = quality.perplexity / quality.reference_perplexity
-    if ratio is not None and not measured <= ratio:
-        missed.append(f"{measured:.4g} times its source's perplexity, the recipe allows max_perplexity_ratio = {ratio}")
-    return missed
+    ratio, most = quality.perplexity / quality.reference_perplexity, target.max_perplexity_ratio
+    if most is not None and not ratio <= most:
+        yield f"has {ratio:.4g} times its source's perplexity (the recipe's max_perplexity_ratio is {most})"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import adapter, bench, build, card, chat, doctor, encode, fetch, models, recipes, run, serve
+from edgeai.cli import adapter, bench, build, card, chat, doctor, encode, evaluate, fetch, models, recipes, run, serve
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -36,7 +36,7 @@ app.command()(encode.rerank)
 app.command()(serve.serve)
 app.command()(bench.bench)
 app.command()(card.card)
-app.command("eval")(bench.evaluate)
+app.command("eval")(evaluate.evaluate)
 app.command()(doctor.doctor)
 
 
