@@ -113,6 +113,7 @@ def build_package(
             name=target.name,
             recipe=target.recipe,
             licence=target.licence,
+            licence_accepted=target.licence_accepted,
             provenance=target.source.provenance,
             progress=progress,
         )

@@ -29,13 +29,13 @@ def _missed(quality: Quality, recipe: Recipe, scheme: str) -> Iterator[str]:
     target = recipe.quality
     stated = scheme == "source" or "max_mean_kl" in target.model_fields_set
     if stated and not quality.mean_kl <= target.max_mean_kl:
-        yield f"is {quality.mean_kl} nats per token from its source (the recipe's max_mean_kl is {target.max_mean_kl})"
+        yield f"is {quality.mean_kl} nats per token from its source (the recipe allows max_mean_kl {target.max_mean_kl})"
     least = target.min_top_token_agreement
     if least is not None and not quality.top_token_agreement >= least:
         yield (
             f"has its source's likeliest token in {quality.top_token_agreement} of all places"
-            f" (the recipe's min_top_token_agreement is {least})"
+            f" (the recipe allows min_top_token_agreement {least})"
         )
     ratio, most = quality.perplexity / quality.reference_perplexity, target.max_perplexity_ratio
     if most is not None and not ratio <= most:
-        yield f"has {ratio:.4g} times its source's perplexity (the recipe's max_perplexity_ratio is {most})"
+        yield f"has {ratio:.4g} times its source's perplexity (the recipe allows max_perplexity_ratio {most})"

@@ -14,7 +14,7 @@ Rows = list[tuple[str, str]]
 def card(package: Package) -> dict[str, Any]:
     """Everything on the card, as JSON."""
     manifest = package.manifest
-    quality = manifest.quality.model_dump(mode="json")
+    quality = manifest.measured.model_dump(mode="json")
     weights = manifest.files[WEIGHTS_NAME].size
     return {
         "name": manifest.name,
@@ -26,7 +26,7 @@ def card(package: Package) -> dict[str, Any]:
         "context_length": manifest.architecture.context_length,
         "bytes_per_weight": round(weights / manifest.architecture.parameters, 4),
         "quantization": manifest.quantization.model_dump(mode="json"),
-        "quality": quality | {"perplexity_ratio": _ratio(quality)},
+        "quality": quality | ({"perplexity_ratio": _ratio(quality)} if manifest.quality else {}),
         "samples": [sample.model_dump(mode="json") for sample in manifest.samples],
         "licence": manifest.licence.model_dump(mode="json")
         | {"open": is_open(manifest.licence.spdx), "accepted": manifest.licence_accepted},
@@ -67,6 +67,8 @@ def _what(document: dict[str, Any]) -> Rows:
 
 
 def _quality(quality: dict[str, Any]) -> Rows:
+    if "mean_cosine" in quality:
+        return _encoder_quality(quality)
     rows = [
         ("mean KL", f"{quality['mean_kl']} nats per token"),
         ("99th percentile of KL", f"{quality['p99_kl']} nats" if quality.get("p99_kl") is not None else ""),
@@ -74,6 +76,16 @@ def _quality(quality: dict[str, Any]) -> Rows:
         ("same likeliest token", f"{100 * quality['top_token_agreement']:.1f} %"),
         ("perplexity", f"{quality['perplexity']} beside {quality['reference_perplexity']}, {_times(quality)}"),
         ("measured against", f"{quality['reference']}, on {quality['tokens']} tokens"),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _encoder_quality(quality: dict[str, Any]) -> Rows:
+    scores = quality["max_score_difference"]
+    rows = [
+        ("cosine to the float model", f"{quality['mean_cosine']} on average, {quality['min_cosine']} at least"),
+        ("largest difference of scores", f"{scores}" if scores is not None else ""),
+        ("measured against", f"{quality['reference']}, on {quality['texts']} texts"),
     ]
     return [(name, value) for name, value in rows if value]
 

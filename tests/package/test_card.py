@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edgeai.package.card import card, card_rows, markdown
-from edgeai.package.manifest import Licence, Sample
+from edgeai.package.manifest import EncoderInfo, EncoderQuality, Licence, Sample
 from edgeai.package.package import Package
 
 
@@ -42,6 +42,17 @@ def test_rows_say_it_in_words(package: Package) -> None:
     assert rows["what it allows"] == "For research."
     assert "bytes per weight" in rows["size"]
     assert "nats per token" in rows["mean KL"]
+
+
+def test_the_card_of_an_encoder_has_cosines(make_package: Callable[..., Package]) -> None:
+    measured = EncoderQuality(reference="float model", texts=9, mean_cosine=0.999, min_cosine=0.99)
+    encoder = EncoderInfo(dimension=4, max_length=16, pooling="mean", quality=measured)
+    made = make_package()
+    changed = {"kind": "embedder", "quality": None, "encoder": encoder}
+    document = card(replace(made, manifest=made.manifest.model_copy(update=changed)))
+    assert document["quality"]["min_cosine"] == 0.99
+    assert dict(card_rows(document))["cosine to the float model"] == "0.999 on average, 0.99 at least"
+    assert "0.999 on average" in markdown(document)
 
 
 def test_markdown_cannot_be_broken_by_what_a_model_says(package: Package) -> None:

@@ -71,6 +71,7 @@ def build_encoder(
     licence: Licence,
     provenance: Provenance,
     progress: Progress,
+    licence_accepted: bool = False,
 ) -> Package:
     """Build the package of the encoder in `folder` at `out`.
 
@@ -90,6 +91,7 @@ def build_encoder(
             description=recipe.description if recipe else "",
             files={},
             licence=licence,
+            licence_accepted=licence_accepted,
             origin=_origin(provenance),
             architecture=_architecture(checkpoint, export.parameters),
             tokens=TokenIds(eos=()),
