@@ -26,6 +26,7 @@ def describe(file: Contents) -> tuple[Architecture, dict[str, Any]]:
         **{entry.name: _number(metadata, entry) for entry in kind.config},
         **kind.constants,
     }
+    _check_layers(file, config["num_hidden_layers"])
     config |= _attention(metadata, kind, config)
     config |= kind.computed(metadata, config)
     config |= {
@@ -58,6 +59,12 @@ def _refuse(metadata: Metadata, kind: Architecture) -> None:
     for key, what in kind.refused_keys.items():
         if metadata.values.get(metadata.full(f".{key}")):
             raise UnsupportedModel(f"{metadata.name} is {what}, which is not supported", "use another model")
+
+
+def _check_layers(file: Contents, layers: int) -> None:
+    """Refuse a number of layers that cannot be true before anything is made for each of them."""
+    if layers > len(file.tensors):
+        raise SourceError(f"{file.path.name}: {layers} layers, but only {len(file.tensors)} tensors", INCOMPLETE)
 
 
 def _embedding(file: Contents) -> RawTensor:

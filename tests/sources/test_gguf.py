@@ -128,6 +128,7 @@ def test_missing_metadata_is_named(write_gguf: Write, key: str) -> None:
         ({"llama.block_count": "two"}, "'llama.block_count' is 'two', not int"),
         ({"llama.block_count": 0}, "'llama.block_count' is 0"),
         ({"llama.block_count": 4000000000}, "'llama.block_count' is 4000000000"),
+        ({"llama.block_count": 2000000000}, "2000000000 layers, but only 20 tensors"),
         ({"llama.block_count": 3}, "tensor 'blk.2.attn_norm.weight' is missing"),
         ({"llama.block_count": 1}, "tensor 'blk.1.attn_norm.weight' has no place in llama"),
         ({"llama.attention.head_count": 3}, "3 heads cannot share 2 key-value heads"),
