@@ -15,7 +15,7 @@ from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.sources.gguf import GGUFSource
 from edgeai.sources.weights import BlockTensor
 from tests.fixtures.architectures import BASE, Case
-from tests.fixtures.gguf_converter import add, converted
+from tests.fixtures.gguf_converter import converted
 from tests.fixtures.gguf_files import GGUF, Entry, random_blocks
 
 Write = Callable[[GGUF], Path]
@@ -50,13 +50,8 @@ def checkpoint() -> dict[str, np.ndarray]:
 
 
 def stacked(tensors: dict[str, np.ndarray]) -> GGUF:
-    """`Qwen2MoeModel.modify_tensors`: the experts of a layer become one tensor with three axes."""
-    file = converted(CASE, {name: values for name, values in tensors.items() if ".experts." not in name})
-    for layer in range(CONFIG["num_hidden_layers"]):
-        for part in SHAPES:
-            names = [f"model.layers.{layer}.mlp.experts.{expert}.{part}_proj.weight" for expert in range(EXPERTS)]
-            add(file, f"blk.{layer}.ffn_{part}_exps.weight", np.stack([tensors[name] for name in names]))
-    return file
+    """The checkpoint as a file, the experts of a layer in one tensor with three axes."""
+    return converted(CASE, tensors)
 
 
 def test_experts_come_back_one_by_one(write_gguf: Write) -> None:
