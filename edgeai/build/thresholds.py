@@ -29,7 +29,8 @@ def _missed(quality: Quality, recipe: Recipe, scheme: str) -> Iterator[str]:
     target = recipe.quality
     stated = scheme == "source" or "max_mean_kl" in target.model_fields_set
     if stated and not quality.mean_kl <= target.max_mean_kl:
-        yield f"is {quality.mean_kl} nats per token from its source (the recipe allows max_mean_kl {target.max_mean_kl})"
+        most_kl = target.max_mean_kl
+        yield f"is {quality.mean_kl} nats per token from its source (the recipe allows max_mean_kl {most_kl})"
     least = target.min_top_token_agreement
     if least is not None and not quality.top_token_agreement >= least:
         yield (
