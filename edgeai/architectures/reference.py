@@ -3,12 +3,13 @@
 It shares no code with the graph but the configuration: products are float32 matrix products with dequantized weights,
 attention is written out with a causal mask.
 
-It is also what calibration is built on, by subclassing. Three methods are seams:
+It is also what calibration is built on, by subclassing. Four methods are seams:
 
     project(x, name)        every product with a weight matrix, but for the output head's and routers' (which stay as
                             they are); `name` is the checkpoint's own, with `.weight`, and x [tokens, in_features].
                             Override it to collect activations or to replace weights on the fly; matrices come in the
                             order of the layers. An expert sees the tokens that chose it, which may be none.
+    shares(x, layer, name)  what a router gives every expert of a token
     project_rows(...)       the output head's products, a slice of the vocabulary at a time
     attend(q, k, v, layer)  scores, softcap, mask, softmax and values of one segment
 
@@ -126,7 +127,7 @@ class ReferenceDecoder:
         return self.linear(activated.astype(np.float32), f"{at}.down_proj", bias=bias)
 
     def mixture(self, x: Floats, layer: int, at: str) -> Floats:
-        shares = self._shares(x, layer, f"{at}.gate.weight")
+        shares = self.shares(x, layer, f"{at}.gate.weight")
         mixed = np.zeros_like(x)
         for expert in range(shares.shape[1]):
             chosen = np.flatnonzero(shares[:, expert])
@@ -150,7 +151,7 @@ class ReferenceDecoder:
         product: Floats = x @ self.load(name).rows(start, stop).dequantize().T
         return product
 
-    def _shares(self, x: Floats, layer: int, name: str) -> Floats:
+    def shares(self, x: Floats, layer: int, name: str) -> Floats:
         """What each expert contributes to each token [tokens, num_experts]: zero for those that are not chosen."""
         mixture = self.config.layers[layer].mixture
         if mixture is None:

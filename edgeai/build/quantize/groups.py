@@ -1,4 +1,4 @@
-"""Which matrices of a model read the same inputs: they become one product, and so share a grid.
+"""Which matrices of a model become one operator, and so share a grid: those that read the same inputs, and experts.
 
 Found by running one token through the plain decoder, which works for every architecture.
 """
@@ -39,12 +39,14 @@ class _Observer(ReferenceDecoder):
         super().__init__(config, load, [0])
         self.found: list[tuple[list[str], list[tuple[int, int]]]] = []
         self._inputs: Floats | None = None
+        self._experts_of: str | None = None
 
     def project(self, x: Floats, name: str) -> Floats:
         weights = self.load(name).dequantize()
-        if x is not self._inputs:
+        layer, expert, _ = name.partition(".experts.")
+        if x is not self._inputs and not (expert and layer == self._experts_of):
             self.found.append(([], []))
-            self._inputs = x
+        self._inputs, self._experts_of = x, layer if expert else None
         names, shapes = self.found[-1]
         names.append(name)
         shapes.append((weights.shape[0], weights.shape[1]))

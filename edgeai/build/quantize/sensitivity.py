@@ -65,10 +65,14 @@ class _Probe(ReferenceDecoder):
     def embed(self) -> None:
         super().embed()
         if EMBEDDINGS in self._copy_of:
-            part = self._part(EMBEDDINGS)
+            part = self._part(EMBEDDINGS, len(self.ids))
             rows = self.load(EMBEDDINGS).dequantize()[self.ids[part]]
             rounded = round_to_nearest(rows, self._grid.bits, self._grid.block_size).dequantize()
             self.hidden[part] = rounded * np.float32(self.config.embedding_multiplier)
+
+    def shares(self, x: Floats, layer: int, name: str) -> Floats:
+        """All copies go to the experts that the first one chooses."""
+        return np.tile(super().shares(x[: self._tokens], layer, name), (self._groups + 1, 1))
 
     def project(self, x: Floats, name: str) -> Floats:
         return self._product(x, name, self.load(name).dequantize())
@@ -95,14 +99,15 @@ class _Probe(ReferenceDecoder):
     def _product(self, x: Floats, name: str, weights: Floats) -> Floats:
         product: Floats = x @ weights.T
         if name in self._copy_of:
-            part = self._part(name)
+            part = self._part(name, len(x))
             rounded = round_to_nearest(weights, self._grid.bits, self._grid.block_size).dequantize()
             product[part] = x[part] @ rounded.T
         return product
 
-    def _part(self, name: str) -> slice:
-        copy = self._copy_of[name]
-        return slice(copy * self._tokens, (copy + 1) * self._tokens)
+    def _part(self, name: str, rows: int) -> slice:
+        """Rows of the copy that a matrix is rounded for; an expert sees fewer than all tokens."""
+        copy, each = self._copy_of[name], rows // (self._groups + 1)
+        return slice(copy * each, (copy + 1) * each)
 
 
 def _crossed(weights: Floats, logits: Floats) -> NDArray[np.float64]:

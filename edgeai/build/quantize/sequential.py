@@ -94,10 +94,16 @@ class QuantizingDecoder(ReferenceDecoder):
         self._keep(name, tensor)
         self._done += 1
         self._progress("quantize", self._done)
+        half = len(x) // 2  # fewer than all tokens for an expert
         product = np.empty((len(x), len(weights)), np.float32)
-        np.matmul(x[: self.tokens], weights.T, out=product[: self.tokens])
-        np.matmul(x[self.tokens :], tensor.dequantize().T, out=product[self.tokens :])
+        np.matmul(x[:half], weights.T, out=product[:half])
+        np.matmul(x[half:], tensor.dequantize().T, out=product[half:])
         return product
+
+    def shares(self, x: Floats, layer: int, name: str) -> Floats:
+        """Both halves go to the experts that the float half chooses, so that an expert sees the same tokens twice."""
+        plain = super().shares(x[: self.tokens], layer, name)
+        return np.concatenate([plain, plain])
 
     def attend(self, q: Floats, k: Floats, v: Floats, layer: int) -> Floats:
         """Also notes the range of what will be cached."""
@@ -111,9 +117,10 @@ class QuantizingDecoder(ReferenceDecoder):
         if x is self._inputs:
             return
         self._inputs, self._curve, self._shift = x, None, None  # the old ones are freed before new ones are made
-        plain, rounded = x[: self.tokens], x[self.tokens :]
-        hessian = (rounded.T @ rounded) / np.float32(self.tokens)
-        self._shift = best_shift((plain.T @ rounded) / np.float32(self.tokens), hessian)
+        half = len(x) // 2
+        plain, rounded, tokens = x[:half], x[half:], np.float32(max(half, 1))
+        hessian = (rounded.T @ rounded) / tokens
+        self._shift = best_shift((plain.T @ rounded) / tokens, hessian)
         self._curve = curvature(hessian)
 
 
