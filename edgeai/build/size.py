@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.decoder import STRIDE
 from edgeai.config import parse_size
 from edgeai.errors import ValidationFailed
 from edgeai.recipe import QuantizationPlan
@@ -21,7 +22,7 @@ def other_bytes(written: int, source: WeightSource, config: DecoderConfig) -> in
     """
     vectors = sum(4 * math.prod(info.shape) for info in source.tensors if len(info.shape) < 2)
     ropes = {layer.rope for layer in config.layers if layer.rope is not None}
-    tables = sum(rope.size * 4 * config.context_length for rope in ropes)
+    tables = sum(rope.size * 4 * (STRIDE + config.context_length // STRIDE + 1) for rope in ropes)
     kv_scales = config.num_layers * 2 * config.num_kv_heads * config.head_size * 2
     padding = 64 * 4 * len(source.tensors)
     graph = GRAPH_BASE + GRAPH_LAYER * config.num_layers

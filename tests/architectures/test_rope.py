@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeai.architectures.decoder import rope_tables
 from edgeai.architectures.keys import Keys
-from edgeai.architectures.registry import decoder_config
+from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.architectures.rope import KINDS, Rope, context_lengths, read_rope, unified
 from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.onnx_session import OnnxSession
 from tests.fixtures.architectures import CASES, LLAMA3, LONGROPE, SHORT, YARN
-from tests.fixtures.tiny import CONFIG
+from tests.fixtures.tiny import CONFIG, TinySource
 
 PLAIN = 10000.0 ** -(np.arange(8) / 8)
 
@@ -140,3 +143,45 @@ def test_impossible_parameters_are_named(scaling: Any, message: str) -> None:
 def test_the_kernel_rotates_multiples_of_sixteen_values() -> None:
     with pytest.raises(UnsupportedModel, match="24 values of a head are rotated"):
         read_rope(Keys({}), 24)
+
+
+@pytest.mark.parametrize("context", [100, 128, 1000, 4096])
+def test_tables_in_the_graph_are_those_of_every_position(context: int, tmp_path: Path) -> None:
+    """Made of coarse and fine ones when the graph is loaded; a factor is on them once."""
+    source = TinySource(
+        max_position_embeddings=context, rope_scaling={"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5}
+    )
+    path = tmp_path / "model.onnx"
+    config = write_graph(source.config, source.load, path, tmp_path / "weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    attention = next(node for node in model.graph.node if node.op_type == "GroupQueryAttention")
+    names = list(attention.input[7:9])
+    while model.graph.output:
+        model.graph.output.pop()
+    made = {output for node in model.graph.node for output in node.output}
+    for name in names:
+        if name not in made:  # stored whole
+            node = onnx.helper.make_node("Identity", [name], [f"{name}.out"])
+            model.graph.node.append(node)
+        model.graph.output.add(name=name if name in made else f"{name}.out")
+    keep = [output.name for output in model.graph.output]
+    needed = wanted_nodes(model, keep)
+    del model.graph.node[:]
+    model.graph.node.extend(needed)
+    del model.graph.input[:]
+    path.write_bytes(model.SerializeToString())
+    tables = OnnxSession(path, threads=1).run(keep, {})
+    rotation = config.layers[0].rope
+    assert rotation is not None
+    for found, expected in zip(tables, rope_tables(rotation, context), strict=True):
+        np.testing.assert_allclose(found[:context], expected, atol=1e-6)
+
+
+def wanted_nodes(model: onnx.ModelProto, outputs: list[str]) -> list[onnx.NodeProto]:
+    """The nodes that outputs depend on, in their order."""
+    needed, kept = set(outputs), []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    return kept[::-1]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.build.quantize.grid import Floats, Grid, as_multiples, best_scales, choose, tensor_of
+from edgeai.build.quantize.grid import Floats, Grid, as_multiples, best_scales, choose, joined_scales, tensor_of
 from edgeai.sources.weights import BlockTensor, SuperScales
 
 LAZY = 64  # columns whose errors are spread over the rest of the matrix in one product
@@ -80,8 +80,7 @@ def compensated(weights: Floats, grid: Grid, curve: Curvature, effort: Effort = 
         for start in range(0, len(weights), ROWS_AT_ONCE)
     ]
     codes = np.concatenate([codes for codes, _ in pieces])
-    steps = np.concatenate([scales.steps for _, scales in pieces])
-    return tensor_of(grid, codes, SuperScales(steps, np.concatenate([scales.multiples for _, scales in pieces])))
+    return tensor_of(grid, codes, joined_scales([scales for _, scales in pieces]))
 
 
 def product_error(difference: Floats, hessian: Floats) -> float:

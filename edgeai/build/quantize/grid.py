@@ -8,16 +8,17 @@ codes are chosen for the scales as they will be read back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.sources.weights import BlockTensor, SuperScales
+from edgeai.sources.weights import BlockTensor, SuperScales, Tensor
 
 Floats = NDArray[np.float32]
 
-FACTORS = {4: tuple(np.linspace(0.7, 1.06, 10)), 8: (0.97, 1.0)}  # of the largest scale: candidates of a search
+FACTORS = {4: (0.75, 0.81, 0.87, 0.93, 0.99, 1.05), 8: (0.97, 1.0)}  # of the largest scale: candidates of a search
 VALUES_AT_ONCE = 1 << 21  # bounds the memory of a search
 MOST_MULTIPLE = 127
 
@@ -60,6 +61,12 @@ def as_multiples(scales: Floats, grid: Grid) -> SuperScales:
     return SuperScales(steps, np.clip(rounded, -MOST_MULTIPLE, MOST_MULTIPLE).astype(np.int8))
 
 
+def joined_scales(parts: Sequence[SuperScales | None]) -> SuperScales:
+    """Scales of consecutive rows as those of one matrix."""
+    whole = [part for part in parts if part is not None]
+    return SuperScales(np.concatenate([p.steps for p in whole]), np.concatenate([p.multiples for p in whole]))
+
+
 def choose(condition: NDArray[np.bool_], first: SuperScales, second: SuperScales) -> SuperScales:
     """Rows of the first where the condition [rows] holds, else of the second."""
     where = condition[:, None]
@@ -77,6 +84,19 @@ def nearest(values: Floats, grid: Grid, importance: Floats | None = None) -> Blo
     scales = as_multiples(best_scales(values, grid, importance), grid)
     blocks = values.reshape(len(values), -1, grid.block_size)
     return tensor_of(grid, grid.codes(blocks, scales.values()[..., None]).reshape(values.shape), scales)
+
+
+def nearest_tensor(tensor: Tensor, grid: Grid) -> BlockTensor:
+    """`nearest` of a tensor, some rows at a time: a token table in float32 takes a gigabyte as it is."""
+    rows, cols = tensor.shape
+    codes, scales = np.empty((rows, cols), np.uint8), list[SuperScales | None]()
+    step = max(1, 2 * VALUES_AT_ONCE // cols)
+    for start in range(0, rows, step):
+        piece = nearest(tensor.rows(start, start + step).dequantize(), grid)
+        codes[start : start + step] = piece.codes
+        scales.append(piece.super_scales)
+    joined = joined_scales(scales)
+    return BlockTensor(grid.bits, grid.block_size, grid.zero, codes, joined.values(), super_scales=joined)
 
 
 def largest_scales(blocks: Floats, grid: Grid) -> Floats:

@@ -15,7 +15,7 @@ from edgeai.architectures.registry import run_reference
 from edgeai.build.quantize.allocation import allocate, predicted
 from edgeai.build.quantize.calibration import calibration_segments
 from edgeai.build.quantize.compensate import compensated, curvature
-from edgeai.build.quantize.grid import Floats, Grid, nearest
+from edgeai.build.quantize.grid import Floats, Grid, nearest_tensor
 from edgeai.build.quantize.groups import Group, find_groups
 from edgeai.build.quantize.scratch import Scratch
 from edgeai.build.quantize.sensitivity import sensitivities
@@ -67,8 +67,11 @@ def quantized(job: Job) -> Quantized:
         return _compensated(job, grids, expected)
 
     def load(name: str) -> Tensor:
-        tensor = job.source.load(name)
-        return nearest(tensor.dequantize(), grids[name]) if name in grids else tensor
+        if name not in grids:
+            return job.source.load(name)
+        if name not in job.scratch:  # a head is asked for many times when the graph is checked
+            job.scratch.keep(name, nearest_tensor(job.source.load(name), grids[name]))
+        return job.scratch.load(name)
 
     return Quantized("rtn", load, frozenset(grids), expected)
 
@@ -138,7 +141,7 @@ def _compensate_head(job: Job, grids: Mapping[str, Grid], hidden: Floats) -> Non
             hessian += np.eye(len(hessian), dtype=np.float32) * np.float32(share)
         job.scratch.keep(name, compensated(job.source.load(name).dequantize(), grids[name], curvature(hessian)))
     if EMBEDDINGS in grids and EMBEDDINGS not in job.scratch:
-        job.scratch.keep(EMBEDDINGS, nearest(job.source.load(EMBEDDINGS).dequantize(), grids[EMBEDDINGS]))
+        job.scratch.keep(EMBEDDINGS, nearest_tensor(job.source.load(EMBEDDINGS), grids[EMBEDDINGS]))
 
 
 def _grids(groups: Sequence[Group], bits: Sequence[int]) -> dict[str, Grid]:

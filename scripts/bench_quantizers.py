@@ -1,0 +1,140 @@
+"""The table of bench_quantizers: `bench_quantizers.py WORK`, where WORK holds `float/` and `float.gguf`.
+
+llama.cpp's protocol: chunks of 512 tokens, the second half of each scored, against the plain numpy forward pass of the
+float checkpoint. "speed" is decoding at context 128 beside the plain int4 package, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeai.architectures.config import DecoderConfig
+from edgeai.architectures.reference import ReferenceDecoder
+from edgeai.architectures.registry import decoder_config, run_reference
+from edgeai.build.pipeline import build_package
+from edgeai.build.validate import log_softmax, run_graph
+from edgeai.engine.config import EngineSettings
+from edgeai.measure.throughput import decode_speed
+from edgeai.model import Model
+from edgeai.package.package import Package
+from edgeai.recipe import QuantizationPlan
+from edgeai.sources.folder import FolderSource
+from edgeai.text.tokenizer import Tokenizer
+
+TEXT = Path(__file__).parent.parent / "tests" / "data" / "held_out_long.txt"
+CHUNK = 512
+PLANS: dict[str, dict[str, Any]] = {
+    "rtn, 4 bits": {"scheme": "rtn", "bits": 4},
+    "gptq, 4 bits": {"scheme": "gptq", "bits": 4},
+    "gptq, 92 MB": {"scheme": "gptq", "max_size": "92MB"},
+    "gptq, 105 MB": {"scheme": "gptq", "max_size": "105MB"},
+    "rtn, 8 bits": {"scheme": "rtn", "bits": 8},
+}
+PEERS = ["IQ4_XS", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q8_0"]
+BASE = "gptq, 4 bits"  # whose speed is 1
+
+
+def chunks_of(source: FolderSource, count: int) -> np.ndarray:
+    """Evenly spread chunks of the held-out text: [count, CHUNK] token ids."""
+    ids = Tokenizer(source.tokenizer().tokenizer_json.decode()).encode(TEXT.read_text(encoding="utf-8"))
+    starts = np.linspace(0, len(ids) // CHUNK - 1, count).astype(int) * CHUNK
+    return np.array([ids[start : start + CHUNK] for start in starts], np.int64)
+
+
+def reference_logits(source: FolderSource, config: DecoderConfig, chunks: np.ndarray, path: Path) -> np.ndarray:
+    """Logits [chunks, CHUNK / 2 - 1, vocabulary] of the float model, in a file."""
+    scored = CHUNK // 2 - 1
+    logits = np.lib.format.open_memmap(path, "w+", np.float32, (len(chunks), scored, config.vocab_size))
+    for number, chunk in enumerate(chunks):
+        decoder = ReferenceDecoder(config, source.load, chunk.tolist())
+        run_reference(decoder)
+        decoder.hidden = decoder.hidden[CHUNK // 2 : -1]
+        start = 0
+        for part in decoder.logits():
+            logits[number, :, start : start + part.shape[1]] = part
+            start += part.shape[1]
+    logits.flush()
+    return logits
+
+
+def quality(graph: Path, config: DecoderConfig, chunks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    kl, losses, same = [], [], []
+    for chunk, expected in zip(chunks, reference, strict=True):
+        actual = run_graph(graph, config, chunk.tolist(), [CHUNK])[CHUNK // 2 : -1]
+        following = chunk[CHUNK // 2 + 1 :]
+        for row in range(len(expected)):
+            wanted, found = log_softmax(expected[row]), log_softmax(actual[row])
+            kl.append(float((np.exp(wanted) * (wanted - found)).sum()))
+            losses.append(-float(found[following[row]]))
+            same.append(int(found.argmax()) == int(wanted.argmax()))
+    numbers = {"kl": np.mean(kl), "p99": np.quantile(kl, 0.99), "same": np.mean(same), "ppl": np.exp(np.mean(losses))}
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def speeds(packages: dict[str, Path], rounds: int) -> dict[str, float]:
+    """Decoding speed of each package over the base's: medians of the ratios within each round."""
+    settings = EngineSettings(threads=1, max_rows=1, max_context=512, kv_budget_bytes=1 << 28)
+    models = {name: Model.load(Package.open(path), settings) for name, path in packages.items()}
+    ratios: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(rounds):
+        found = {name: decode_speed(model.engine, seed=number + 1) for name, model in models.items()}
+        for name, speed in found.items():
+            ratios[name].append(speed / found[BASE])
+    return {name: statistics.median(values) for name, values in ratios.items()}
+
+
+def peer(python: str, work: Path, kind: str) -> tuple[int, dict[str, float]]:
+    script, target = Path(__file__).with_name("bench_quantizers_peer.py"), work / f"{kind}.gguf"
+    command = [python, script, work / "float.gguf", kind, target, work / "ids.npy", work / "reference.npy"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    size = target.stat().st_size
+    target.unlink()
+    return size, json.loads(done.stdout.splitlines()[-1])
+
+
+def line(name: str, size: int, found: dict[str, float], speed: str = "") -> str:
+    numbers = f"{found['ppl']:.2f} | {found['kl']:.3f} | {found['p99']:.2f} | {100 * found['same']:.1f} %"
+    return f"| {name} | {size / 1e6:.1f} M | {numbers} | {speed} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--chunks", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--peers", nargs="*", default=PEERS)
+    args = parser.parse_args()
+    work: Path = args.work
+    source = FolderSource(work / "float")
+    config = decoder_config(source.config)
+    chunks = chunks_of(source, args.chunks)
+    np.save(work / "ids.npy", chunks)
+    reference = reference_logits(source, config, chunks, work / "reference.npy")
+    sizes, found = {}, {}
+    for name, plan in PLANS.items():
+        out = work / name.replace(" ", "-")
+        if not out.exists():
+            options = {"out": out, "home": work, "cache": work}
+            build_package(str(work / "float"), quantization=QuantizationPlan(**plan), **options)
+        sizes[name] = sum(path.stat().st_size for path in out.iterdir())
+        found[name] = quality(out / "model.onnx", config, chunks, reference)
+        print(line(name, sizes[name], found[name]), file=sys.stderr, flush=True)
+    speed = speeds({name: work / name.replace(" ", "-") for name in PLANS}, args.rounds)
+    print("| | bytes | perplexity | mean KL | p99 KL | same top token | speed |\n|---|---|---|---|---|---|---|")
+    for name in PLANS:
+        print(line(name, sizes[name], found[name], f"{speed[name]:.2f}"))
+    for kind in args.peers:
+        print(line(f"llama.cpp {kind}", *peer(args.peer_python, work, kind)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
