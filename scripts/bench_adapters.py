@@ -10,7 +10,7 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,8 @@ def prefill(runner: ModelRunner, company: Company) -> float:
     return time.perf_counter() - started
 
 
-def compare(plain: ModelRunner, adapted: ModelRunner, adapters: list[Adapter], rounds: int) -> list[str]:
+def compare(plain: ModelRunner, adapted: ModelRunner, adapters: list[Adapter], rounds: int) -> Iterator[str]:
+    """The lines of the table, as they are measured."""
     one: Company = [adapters[0]]
     four: Company = [adapters[row % 4] for row in range(ROWS)]
     cases: list[tuple[str, Callable[[ModelRunner, Company], float], Company]] = [
@@ -77,13 +78,12 @@ def compare(plain: ModelRunner, adapted: ModelRunner, adapters: list[Adapter], r
         (f"prompt of {PROMPT}, no adapter", prefill, [None]),
         (f"prompt of {PROMPT}, one adapter", prefill, one),
     ]
-    lines = ["| | plain graph, ms | with adapters, ms | speed |", "|---|---|---|---|"]
+    yield "| | plain graph, ms | with adapters, ms | speed |\n|---|---|---|---|"
     for label, measure, company in cases:
         pairs = [(measure(plain, [None] * len(company)), measure(adapted, company)) for _ in range(rounds + 1)][1:]
         base, other = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-        lines.append(f"| {label} | {base:.1f} | {other:.1f} | {ratio:.2f}x |")
-    return lines
+        yield f"| {label} | {base:.1f} | {other:.1f} | {ratio:.2f}x |"
 
 
 def resident(path: Path, threads: int, *, adapters: bool) -> int:
@@ -114,7 +114,8 @@ def main() -> None:
     size = sum(a.nbytes + b.nbytes for a, b in adapters[0].terms.values())
     runners = [make_runner(package, args.threads, adapters=adapted) for adapted in (False, True)]
     print(f"adapters of rank {args.rank} for all projections: {size / 1e6:.1f} MB each")
-    print("\n".join(compare(*runners, adapters, args.rounds)))
+    for line in compare(*runners, adapters, args.rounds):
+        print(line, flush=True)
     memory = [resident(args.package, args.threads, adapters=adapted) / 1e6 for adapted in (False, True)]
     print(f"resident memory: plain {memory[0]:.0f} MB, after changing over {memory[1]:.0f} MB")
 
