@@ -49,6 +49,8 @@ class ServerSettings:
     also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
     max_context: int | None = None  # tokens of one sequence
     kv_budget_bytes: int | None = None  # for the KV cache of all sequences
+    kv_disk_bytes: int | None = None  # for computed prompts that survive a restart; 0: none
+    kv_daily_bytes: int = 2 << 30  # most of them to write in a day: SD cards wear
     threads: int | None = None
     max_rows: int = 8  # sequences that run at once
     max_queue: int = 64  # requests that may wait; one more is refused
@@ -57,6 +59,8 @@ class ServerSettings:
         _between("port", self.port, 0, 65535)
         _between("max_rows", self.max_rows, 1, 1024)
         _between("max_queue", self.max_queue, 0, 1_000_000)
+        _between("kv_disk_bytes", self.kv_disk_bytes or 0, 0, 2**63 - 1)
+        _between("kv_daily_bytes", self.kv_daily_bytes, 0, 2**63 - 1)
         for name in ("max_context", "kv_budget_bytes", "threads"):
             value = getattr(self, name)
             if value is not None:

@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +29,7 @@ from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.package.adapters import SEPARATOR, InstalledAdapter
+from edgeai.package.block_store import BlockStore, remove_unused
 from edgeai.package.manifest import Manifest
 from edgeai.package.package import Package
 from edgeai.text.chat_template import ChatTemplate
@@ -75,7 +78,7 @@ class TextStream:
 class _LoadedModel:
     """What `Model` and `AsyncModel` share: everything but how tokens are waited for."""
 
-    def __init__(self, package: Package, settings: EngineSettings | None) -> None:
+    def __init__(self, package: Package, settings: EngineSettings | None, disk: DiskCache | None = None) -> None:
         manifest = package.manifest
         require_decoder(manifest)
         self.package = package
@@ -87,12 +90,18 @@ class _LoadedModel:
             self.template = ChatTemplate(source, manifest.tokens.special_tokens)
         self.adapter: Adapter | None = None
         limits = settings or default_settings(manifest)
-        self._engine = Engine(package.graph, model_shape(manifest), limits, adapter_graph=package.adapter_graph)
+        self.store = open_store(package, limits, disk) if disk else None
+        self._engine = Engine(
+            package.graph, model_shape(manifest), limits, adapter_graph=package.adapter_graph, store=self.store
+        )
 
     @classmethod
-    def load(cls, package: Package, settings: EngineSettings | None = None) -> Self:
-        """Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit."""
-        return cls(package, settings)
+    def load(cls, package: Package, settings: EngineSettings | None = None, *, disk: DiskCache | None = None) -> Self:
+        """With `disk`, what was computed for a prompt is kept across restarts; `close` then writes what is queued.
+
+        Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit.
+        """
+        return cls(package, settings, disk)
 
     def with_adapter(self, installed: InstalledAdapter) -> Self:
         """The same model, engine and all, answering with an adapter; reads and verifies the adapter's weights.
@@ -161,7 +170,8 @@ class Model(_LoadedModel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        if self.store is not None:
+            self.store.close()
 
     @property
     def engine(self) -> Engine:
@@ -193,8 +203,8 @@ class Model(_LoadedModel):
 class AsyncModel(_LoadedModel):
     """Answers many requests at once."""
 
-    def __init__(self, package: Package, settings: EngineSettings | None) -> None:
-        super().__init__(package, settings)
+    def __init__(self, package: Package, settings: EngineSettings | None, disk: DiskCache | None = None) -> None:
+        super().__init__(package, settings, disk)
         self.engine = AsyncEngine(self._engine)
 
     async def stream(
@@ -210,7 +220,10 @@ class AsyncModel(_LoadedModel):
                     return
 
     async def close(self) -> None:
+        """Stop the engine; what still runs is cancelled. What waits to be written to disk is, for some seconds."""
         await self.engine.close()
+        if self.store is not None:
+            await asyncio.to_thread(self.store.close)
 
 
 def require_decoder(manifest: Manifest) -> None:
@@ -219,6 +232,24 @@ def require_decoder(manifest: Manifest) -> None:
         what = {"embedding": "an embedding model", "reranker": "a reranker"}[manifest.kind]
         use = {"embedding": "`edgeai embed` or /v1/embeddings", "reranker": "`edgeai rerank` or /v1/rerank"}
         raise InvalidInput(f"{manifest.name} is {what}: it writes no text", f"use {use[manifest.kind]}", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCache:
+    """Where computed prompts are kept across restarts, how much of the disk they may take, and of its writes a day."""
+
+    root: Path
+    disk_bytes: int
+    daily_bytes: int
+
+
+def open_store(package: Package, settings: EngineSettings, disk: DiskCache) -> BlockStore:
+    """The package's blocks: of this very package and cache format, for others have other keys and values."""
+    shape = model_shape(package.manifest)
+    folder = disk.root / f"{package.digest[:32]}-float32-{settings.block_tokens}"
+    remove_unused(disk.root, keep=folder.name)
+    block = (shape.num_layers, 2, shape.num_kv_heads, settings.block_tokens, shape.head_size)
+    return BlockStore(folder, block, disk_bytes=disk.disk_bytes, daily_bytes=disk.daily_bytes)
 
 
 def model_shape(manifest: Manifest) -> ModelShape:

@@ -20,6 +20,10 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of one conversation.")] = None,
     kv_budget: Annotated[str | None, typer.Option(help="Memory for conversations, such as 512M or 2GiB.")] = None,
+    kv_disk: Annotated[
+        str | None, typer.Option(help="Disk for prompts that need not be read again after a restart; 0 for none.")
+    ] = None,
+    kv_writes: Annotated[str, typer.Option(help="Most of them to write in a day: SD cards wear.")] = "2GiB",
 ) -> None:
     """Serve models over HTTP, the way OpenAI's API does."""
     from edgeai.config import ServerSettings, parse_size
@@ -32,6 +36,8 @@ def serve(
         threads=threads,
         max_context=context,
         kv_budget_bytes=parse_size(kv_budget) if kv_budget else None,
+        kv_disk_bytes=parse_size(kv_disk) if kv_disk else None,
+        kv_daily_bytes=parse_size(kv_writes),
     )
     from edgeai.server.serve import serve as run_server
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import queue
+import shutil
 import struct
 import threading
 import time
@@ -40,6 +41,7 @@ SUFFIX = ".kv"
 LEDGER_NAME = "written.json"
 DAY = 86400
 PAUSE_SECONDS = 600.0  # without writing, after the disk failed or was full
+UNUSED_SECONDS = 30 * DAY
 SAME_USE_SECONDS = 600  # blocks written within such a time count as one use when the store is opened
 Array = NDArray[Any]
 
@@ -86,7 +88,7 @@ class BlockStore:
         self._queued: set[bytes] = set()
         self._paused_until = 0.0
         self._loaded = self._written = self._damaged = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what was asked could be told from keys and values
         durable.clean_stale(folder)
         self._blocks: OrderedDict[bytes, None] = OrderedDict.fromkeys(self._found())  # least recently used first
         self._day, self._spent = self._read_ledger()
@@ -259,6 +261,16 @@ class BlockStore:
         except (OSError, ValueError, KeyError, TypeError):
             return self._today(), 0
         return min(day, self._today()), max(0, spent)
+
+
+def remove_unused(root: Path, *, keep: str) -> None:
+    """Remove the folders of other packages and formats in which nothing was written for a month."""
+    if not root.is_dir():
+        return
+    for folder in root.iterdir():
+        ledger = folder / LEDGER_NAME
+        if folder.name != keep and ledger.is_file() and time.time() - ledger.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed now is tried again at the next start
 
 
 def digest(payload: bytes | memoryview) -> bytes:

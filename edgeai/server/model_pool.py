@@ -90,5 +90,5 @@ class ModelPool:
     async def close(self) -> None:
         """Stop all engines; what still runs is cancelled."""
         for model in self._models.values():
-            await model.engine.close()
+            await model.close()
         await self.encoders.close()

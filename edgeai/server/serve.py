@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from edgeai.model import DiskCache
     from edgeai.package.manifest import Kind
     from edgeai.package.package import Package
 
@@ -25,6 +26,7 @@ TRIALS: Mapping[Kind, tuple[str, str]] = {
     "reranker": ("/v1/rerank", '{"query": "Why is the sky blue?", "documents": ["It scatters light.", "I see."]}'),
 }
 GRACE_SECONDS = 30  # for running requests, once the server is told to stop
+KV_DISK_BYTES = 2 << 30
 IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
 
 
@@ -77,9 +79,22 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
             max_context=settings.max_context,
             kv_budget_bytes=settings.kv_budget_bytes,
         )
-        model = AsyncModel.load(packages[0], limits)
+        model = AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
     models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
     return uvicorn.Server(server_config(create_app(models)))
+
+
+def disk_cache(settings: ServerSettings) -> DiskCache | None:
+    """Where computed prompts survive restarts, unless the settings want none.
+
+    Without a wish: 2 GiB, but no more than a tenth of what is free.
+    """
+    from edgeai.device.profile import disk_free
+    from edgeai.model import DiskCache
+
+    wanted = settings.kv_disk_bytes
+    size = min(KV_DISK_BYTES, disk_free(home_dir()) // 10) if wanted is None else wanted
+    return DiskCache(home_dir() / "kv", size, settings.kv_daily_bytes) if size else None
 
 
 def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,8 @@ PROGRAM = """
 import sys
 from edgeai.config import ServerSettings
 from edgeai.server.serve import serve
-serve(ServerSettings(port=0, model=sys.argv[1], threads=1, kv_budget_bytes=1 << 27))
+disk = int(sys.argv[2])
+serve(ServerSettings(port=0, model=sys.argv[1], threads=1, kv_budget_bytes=1 << 27, kv_disk_bytes=disk))
 """
 
 
@@ -36,12 +38,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 @contextmanager
-def running(package: Package, home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(package: Package, home: Path, *, disk: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process that has said where it is; all it says before that."""
     # A framework that would send traces somewhere if the environment asked for it must not be asked.
     environment = os.environ | {"HOME": str(home), "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
     environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(package.path)]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(package.path), str(disk)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stderr is not None
@@ -82,6 +84,29 @@ def test_start_ask_stop(package: Package, tmp_path: Path, stop: signal.Signals) 
     assert "Traceback" not in errors
     assert "secret" not in errors
     assert list(tmp_path.iterdir()) == []  # nothing was left in the home folder
+
+
+def cached_tokens(url: str) -> int:
+    """Ask the long question; how much of it had not to be read."""
+    body = {"prompt": "Tell me all about wells, and about water. " * 12, "max_tokens": 3, "temperature": 0}
+    usage = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["usage"]
+    assert usage["prompt_tokens"] > 400
+    return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+
+def test_what_was_read_is_not_read_again_after_the_power_is_cut(package: Package, tmp_path: Path) -> None:
+    with running(package, tmp_path, disk=1 << 28) as (process, said):
+        assert cached_tokens(url_in(said)) == 0
+        assert cached_tokens(url_in(said)) > 400
+        kept = tmp_path / ".local/share/edgeai/kv"
+        deadline = time.monotonic() + 20
+        while len(list(kept.rglob("*.kv"))) < 13 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert {folder.stat().st_mode & 0o077 for folder in kept.iterdir()} == {0}
+    with running(package, tmp_path, disk=1 << 28) as (_, said):
+        assert cached_tokens(url_in(said)) > 400
 
 
 def test_the_curl_line_works(package: Package, tmp_path: Path) -> None:
