@@ -59,7 +59,7 @@ def test_a_python_without_venv_is_told_what_to_install_and_nothing_is_left(check
     assert not (checkout / ".venv").exists()
 
 
-@pytest.mark.parametrize("script", ["run", "test", "bench", "bench_adapters", "finetune_adapter"])
+@pytest.mark.parametrize("script", ["run", "test", "bench", "bench_adapters", "finetune_adapter", "bench_embeddings"])
 def test_help_needs_nothing(checkout: Path, script: str) -> None:
     result = run(checkout, script, "--help")
     assert result.returncode == 0
