@@ -63,7 +63,8 @@ def _reference(folder: str, tokenizer: Any, texts: Sequence[Any], limit: int, sc
     with torch.inference_mode():
         for number, text in enumerate(texts):
             parts = text if isinstance(text, list) else [text]
-            inputs = tokenizer(*parts, truncation=True, max_length=limit, return_tensors="pt")
+            cut = "only_second" if scores else True
+            inputs = tokenizer(*parts, truncation=cut, max_length=limit, return_tensors="pt")
             output = model(**inputs)
             arrays[f"ids.{number}"] = inputs.input_ids[0].numpy()
             arrays[f"result.{number}"] = (output.logits if scores else output.last_hidden_state)[0].numpy()

@@ -45,6 +45,7 @@ __all__ = ["build_encoder"]
 Floats = NDArray[np.float32]
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
+QUERY_CHARACTERS = 40  # of the build's queries, so that they fit the shortest models
 FEW = 28  # sentences by which the harm of a single layer is measured
 SAME = 1e-3  # how far the exported float graph may be from transformers, as 1 - cosine
 REFERENCE = "transformers, float32"
@@ -156,7 +157,7 @@ def _texts(checkpoint: EncoderCheckpoint) -> list[Any]:
     """The build's sentences, with each of the prompts in turn; for a reranker each with the one after it."""
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     if checkpoint.kind == "reranker":
-        return [[first, second] for first, second in pairwise(sentences)]
+        return [[first[:QUERY_CHARACTERS], second] for first, second in pairwise(sentences)]
     prompts = ["", *checkpoint.prompts.values()]
     return [prompts[number % len(prompts)] + text for number, text in enumerate(sentences)]
 
