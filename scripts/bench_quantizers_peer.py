@@ -14,6 +14,7 @@ import llama_cpp
 import numpy as np
 
 TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_M": 17, "IQ4_XS": 30}
+QUIET = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
 
 
 def quantize(source: str, kind: str, target: str) -> None:
@@ -23,20 +24,50 @@ def quantize(source: str, kind: str, target: str) -> None:
         raise SystemExit(f"llama.cpp could not quantize to {kind}")
 
 
+class Reader:
+    """A model that reads chunks of `length` tokens, each from an empty cache."""
+
+    def __init__(self, path: str, length: int) -> None:
+        self.length = length
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = False  # repacked weights are faster, and crash on processors whose AMX is locked
+        self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
+        self._vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        self._batch = llama_cpp.llama_batch_init(length, 0, 1)
+
+    def logits(self, tokens: list[int], start: int) -> np.ndarray:
+        """Logits [length - 1 - start, vocabulary] of the positions from `start` to the last but one."""
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = options.n_batch = options.n_ubatch = self.length
+        options.n_threads = options.n_threads_batch = 1
+        state = llama_cpp.llama_init_from_model(self._model, options)
+        batch = self._batch
+        batch.n_tokens = self.length
+        for index, token in enumerate(tokens):
+            batch.token[index], batch.pos[index], batch.logits[index] = token, index, index >= start
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+        if llama_cpp.llama_decode(state, batch):
+            raise SystemExit("llama.cpp does not run the file")
+        wanted = range(start, self.length - 1)
+        rows = [np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(state, i), (self._vocab,)).copy() for i in wanted]
+        llama_cpp.llama_free(state)
+        return np.array(rows)
+
+
 def main(source: str, kind: str, target: str, ids_path: str, reference_path: str) -> None:
+    llama_cpp.llama_log_set(QUIET, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
     quantize(source, kind, target)
     chunks, reference = np.load(ids_path), np.load(reference_path, mmap_mode="r")
     length = chunks.shape[1]
-    model = llama_cpp.Llama(target, n_ctx=length, n_threads=1, n_batch=length, logits_all=True, verbose=False)
+    reader = Reader(target, length)
     kl, losses, same = [], [], []
     for chunk, expected in zip(chunks, reference, strict=True):
-        model.reset()
-        model.eval(chunk.tolist())
-        for row, wanted in enumerate(expected):
-            at = length // 2 + row
-            actual, wanted = (log_softmax(values) for values in (model.scores[at], wanted))
+        found = reader.logits(chunk.tolist(), length // 2)
+        for row in range(len(expected)):
+            actual, wanted = log_softmax(found[row]), log_softmax(expected[row])
             kl.append(float((np.exp(wanted) * (wanted - actual)).sum()))
-            losses.append(-float(actual[chunk[at + 1]]))
+            losses.append(-float(actual[chunk[length // 2 + row + 1]]))
             same.append(int(actual.argmax()) == int(wanted.argmax()))
     numbers = {"kl": np.mean(kl), "p99": np.quantile(kl, 0.99), "same": np.mean(same), "ppl": np.exp(np.mean(losses))}
     print(json.dumps({name: float(value) for name, value in numbers.items()}))
