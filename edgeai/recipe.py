@@ -198,7 +198,7 @@ class ModelSize(Strict):
     context: int = Field(gt=0)  # positions it was trained for
     tied: bool  # whether the token table is the output head as well
     stored_head: bool = False  # a tied head that the files hold all the same
-    source_bits: float = Field(default=16, gt=0, le=32)  # of a weight in the files
+    source_bits: float = Field(default=16, gt=0, le=32)  # of an average weight in the files
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeai.config import parse_size
 from edgeai.device.profile import Cpu, Memory, kernels
 from edgeai.recipe import ModelSize, QuantizationPlan, Recipe
 
 CONTEXT = 2048  # tokens of the conversation that memory is computed for
 SCALE_BITS = 0.5  # a float16 scale for each block of 32 weights
-TABLE_BITS = 8 + SCALE_BITS  # the token table is kept at 8 bits
+TABLE_BITS = 8 + SCALE_BITS
+LEAST_BITS = 4
+FLOAT_BITS = 16
+AUTO_BITS = 4.5  # what "auto" means for weights that come as floats
 TOKEN_BYTES = 60  # of one entry of tokenizer.json
 PROCESS_BYTES = 130_000_000  # Python, onnxruntime, tokenizer and the buffers of a run
 UNPACKED = 1.9  # bytes of memory for a byte of weights: onnxruntime packs quantized weights once more when it loads
@@ -52,16 +56,24 @@ def download_bytes(size: ModelSize) -> int:
 
 
 def package_bytes(size: ModelSize, plan: QuantizationPlan) -> int:
-    """The package: the token table at 8 bits, everything else at the plan's."""
-    bits = body_bits(size, plan)
-    body = (size.parameters - size.table) * bits
-    table = size.table * max(TABLE_BITS, bits)
-    return int((body + table) / 8) + size.vocab * TOKEN_BYTES
+    """The package: what the plan says, by its own size, or by the bits that it gives to an average weight."""
+    if plan.max_size is not None:
+        return parse_size(plan.max_size)
+    bits = code_bits(size, plan)
+    if bits is None:
+        weights = size.parameters * size.source_bits
+    elif bits == LEAST_BITS:  # the token table is kept at 8
+        weights = (size.parameters - size.table) * (bits + SCALE_BITS) + size.table * TABLE_BITS
+    else:
+        weights = size.parameters * (bits + SCALE_BITS)
+    return int(weights / 8) + size.vocab * TOKEN_BYTES
 
 
-def body_bits(size: ModelSize, plan: QuantizationPlan) -> float:
-    """Bits of a weight in the package, scales included: the plan's, or those it comes with."""
-    return size.source_bits if plan.bits is None else plan.bits + SCALE_BITS
+def code_bits(size: ModelSize, plan: QuantizationPlan) -> float | None:
+    """Bits of an average weight without its scale; None where weights stay as they come."""
+    if plan.bits is None and plan.scheme == "auto" and size.source_bits >= FLOAT_BITS:
+        return AUTO_BITS
+    return plan.bits
 
 
 def fit(recipe: Recipe, cpu: Cpu, memory: Memory, disk_free: int) -> Fit:

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from edgeai.device.fit import SYSTEM_BYTES, Needs, fit, needs, package_bytes
+from edgeai.build.quantize.scheme import as_asked
+from edgeai.device.fit import AUTO_BITS, SYSTEM_BYTES, Needs, code_bits, fit, needs, package_bytes
 from edgeai.device.profile import Cpu, Memory
 from edgeai.package.package import Package
 from edgeai.recipe import ModelSize, QuantizationPlan, Recipe, find_recipe
+from tests.fixtures.tiny import TinySource
 
 PI5 = Cpu("aarch64", "Cortex-A76", ("dotprod",), 4, 4, 4.0)
 PI4 = Cpu("aarch64", "Cortex-A72", (), 4, 4, 4.0)
@@ -65,11 +67,23 @@ def test_a_download_is_the_size_of_the_published_file() -> None:
 def test_fewer_bits_are_smaller() -> None:
     size = recipe("qwen3-0.6b").size
     assert size is not None
-    four, eight, source = (
-        package_bytes(size, QuantizationPlan(scheme=scheme, bits=bits))  # type: ignore[arg-type]
-        for scheme, bits in (("rtn", 4), ("rtn", 8), ("source", None))
-    )
-    assert four < eight < source
+    plans = [
+        QuantizationPlan(scheme="auto"),
+        QuantizationPlan(scheme="gptq", bits=5),
+        QuantizationPlan(scheme="rtn", bits=8),
+        QuantizationPlan(scheme="source"),
+    ]
+    sizes = [package_bytes(size, plan) for plan in plans]
+    assert sizes == sorted(set(sizes))
+    assert package_bytes(size, QuantizationPlan(scheme="auto", max_size="300MB")) == 300_000_000
+
+
+def test_auto_is_what_the_builder_makes_of_floats() -> None:
+    asked = as_asked(QuantizationPlan(scheme="auto"), TinySource())
+    assert asked.bits == AUTO_BITS
+    kept = recipe("smollm2-135m-instruct").size  # on a grid already
+    assert kept is not None
+    assert code_bits(kept, QuantizationPlan(scheme="auto")) is None
 
 
 def test_verdicts() -> None:

@@ -14,7 +14,7 @@ import pytest
 from edgeai.errors import OutOfDisk, SourceError
 from edgeai.progress import silent
 from edgeai.recipe import HubRef, ModelScopeRef
-from edgeai.sources import http_download, open_source, snapshot
+from edgeai.sources import http_download, open_path, open_source, snapshot
 from edgeai.sources.hub import HuggingFace
 from edgeai.sources.listing import Hub, Wanted
 from edgeai.sources.modelscope import ModelScope
@@ -371,3 +371,20 @@ def test_a_checkpoint_repository_opens_as_a_source(
     assert source.provenance.sha256 == {name: sha256(data) for name, data in files.items()}
     assert source.load("model.norm.weight").dequantize().shape == (64,)
     assert source.tokenizer().bos_token_id == 1
+
+
+def test_a_published_checkpoint_opens_as_the_same_folder_would(hub_server: HubServer, tmp_path: Path) -> None:
+    """Sharded safetensors with index, tokenizer and card, from the hub, cut on the way."""
+    folder = tiny_checkpoint(shards=2).write(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub_server.repositories[REPO] = Repository(files | {"pytorch_model.bin": b"pickle"}, licence="mit")
+    shard = next(name for name in files if name.startswith("model-00002"))
+    hub_server.cuts[shard] = [2000]
+    entry = HubRef(kind="hub", repo=REPO, revision=COMMIT)
+    source, local = open_source(entry, tmp_path / "cache", progress=silent), open_path(folder)
+    assert [info.name for info in source.tensors] == [info.name for info in local.tensors]
+    name = source.tensors[0].name
+    assert (source.load(name).dequantize() == local.load(name).dequantize()).all()
+    assert source.tokenizer() == local.tokenizer()
+    assert (source.provenance.kind, source.provenance.revision) == ("hub", COMMIT)
+    assert source.provenance.sha256[shard] == sha256(files[shard])
