@@ -30,7 +30,7 @@ from edgeai.progress import Progress
 from edgeai.sources.weights import BlockTensor
 
 DOUBLE = 4096  # columns up to which linear systems are solved in float64
-RIDGE = 0.03  # of the mean diagonal: how much more W' is trusted than W needs evidence
+RIDGE = 0.3  # of the mean diagonal: how much more W' is trusted than W needs evidence
 ChooseGrid = Callable[[str], Grid | None]  # by the name of a matrix; None where it is kept as it is
 Keep = Callable[[str, BlockTensor], None]
 
