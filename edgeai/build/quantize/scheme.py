@@ -28,9 +28,6 @@ from edgeai.sources.weights import FloatTensor, Tensor, TokenizerFiles, WeightSo
 CALIBRATION_BYTES = 1_200_000_000  # of hidden states and their products, at most
 PROBE_SEGMENTS, PROBE_TOKENS = 3, 48  # the text that sensitivities are measured on
 TABLE_BITS = 8  # of a token table or head, unless a budget decides: it loses most by rounding
-# Sensitivities are those of plain rounding. Of the error of a head's products, compensation leaves a sixth; of other
-# matrices' divergence a third. So a table costs half of what it seems beside them.
-COMPENSATED_TABLE = 0.5
 LOOKUP_SHARE = 0.1  # of a tied table's Hessian: what it is worth as a table of inputs, beside its use as a head
 
 
@@ -98,8 +95,6 @@ def choose_grids(job: Job, groups: Sequence[Group]) -> tuple[dict[str, Grid], fl
     probe = [s[:PROBE_TOKENS] for s in calibration_segments(job.files, 10**9, plan.calibration)]
     chosen = [probe[len(probe) * number // PROBE_SEGMENTS] for number in range(PROBE_SEGMENTS)]
     costs = sensitivities(job.config, job.source.load, chosen, groups, Grid(4), job.progress)
-    if plan.scheme == "gptq":
-        costs = [cost * (COMPENSATED_TABLE if group.is_table else 1) for group, cost in zip(groups, costs, strict=True)]
     budget = None if plan.max_size is None else parse_size(plan.max_size) - job.other_bytes
     bits = allocate(groups, costs, bits=plan.bits, budget=budget)
     return _grids(groups, bits), predicted(costs, bits)

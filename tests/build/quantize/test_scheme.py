@@ -35,22 +35,17 @@ def test_plain_widths_keep_the_table_at_eight(bits: int, tmp_path: Path) -> None
     assert {grid.bits for grid in grids.values()} == {bits}
 
 
-@pytest.mark.parametrize(("kind", "table"), [("rtn", 8), ("gptq", 4)])
-def test_compensation_makes_a_table_cheaper(
-    kind: str, table: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A table that is a little more worth eight bits than all else, by plain rounding, is not with compensation."""
+def test_a_mixture_follows_the_sensitivities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheme, "calibration_segments", lambda *_: [[1] * 50] * 3)
-    task = job(tmp_path, scheme=kind, bits=4.5)
+    task = job(tmp_path, scheme="rtn", bits=4.5)
     groups = candidates(task)
-    monkeypatch.setattr(
-        scheme,
-        "sensitivities",
-        lambda *_: [group.weights * (1.5 if group.is_table else 1.0) for group in groups],
-    )
-    grids, _ = choose_grids(task, groups)
-    assert grids[EMBEDDINGS].bits == table
+    costs = [1.0 if "layers.1.self_attn.o_proj" in group.names[0] else 1e-6 * group.weights for group in groups]
+    monkeypatch.setattr(scheme, "sensitivities", lambda *_: costs)
+    grids, expected = choose_grids(task, groups)
+    assert grids["model.layers.1.self_attn.o_proj.weight"].bits == 8
     assert {grid.bits for grid in grids.values()} == {4, 8}
+    assert expected is not None
+    assert expected < sum(costs) - 0.99
 
 
 def test_auto_is_a_mixture_for_floats_and_nothing_for_grids(tiny_gguf: Path) -> None:
