@@ -42,9 +42,10 @@ PEERS = ["IQ4_XS", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q8_0"]
 BASE = "gptq, 4 bits"  # whose speed is 1
 
 
-def chunks_of(source: FolderSource, count: int) -> np.ndarray:
-    """Evenly spread chunks of the held-out text: [count, CHUNK] token ids."""
-    ids = Tokenizer(source.tokenizer().tokenizer_json.decode()).encode(TEXT.read_text(encoding="utf-8"))
+def chunks_of(source: FolderSource, text: Path, count: int) -> np.ndarray:
+    """Evenly spread chunks of a text: [chunks, CHUNK] token ids, all there are where it is short."""
+    ids = Tokenizer(source.tokenizer().tokenizer_json.decode()).encode(text.read_text(encoding="utf-8"))
+    count = min(count, len(ids) // CHUNK)
     starts = np.linspace(0, len(ids) // CHUNK - 1, count).astype(int) * CHUNK
     return np.array([ids[start : start + CHUNK] for start in starts], np.int64)
 
@@ -109,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--chunks", type=int, default=24)
+    parser.add_argument("--text", type=Path, default=TEXT, help="a text that nothing was calibrated with")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--peers", nargs="*", default=PEERS)
@@ -116,7 +118,7 @@ def main() -> None:
     work: Path = args.work
     source = FolderSource(work / "float")
     config = decoder_config(source.config)
-    chunks = chunks_of(source, args.chunks)
+    chunks = chunks_of(source, args.text, args.chunks)
     np.save(work / "ids.npy", chunks)
     reference = reference_logits(source, config, chunks, work / "reference.npy")
     sizes, found = {}, {}

@@ -22,15 +22,15 @@ from edgeai.build.optimum_export import require_exporter, run_exporter
 from edgeai.build.pipeline import (
     VALIDATION_TOKENS,
     BuildReport,
-    origin_of,
     peak_rss_bytes,
     prompt_defaults,
+    report_of,
     token_ids,
 )
 from edgeai.build.quantize.rounding import quantize
-from edgeai.build.target import Target, open_target
+from edgeai.build.target import Target, open_target, origin_of
 from edgeai.build.thresholds import require_quality
-from edgeai.build.validate import TEXT, Logits, compare, significant
+from edgeai.build.validate import TEXT, Logits, compare
 from edgeai.build.validate_exported import require_faithful, run_exported
 from edgeai.errors import InvalidInput, SourceError, ValidationFailed
 from edgeai.package.licence import licence_notice
@@ -92,15 +92,7 @@ def build_exported(
         bits = rounded_bits(target.recipe.quantization)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, target.source, bits, context, progress)
-    return BuildReport(
-        package=package.path,
-        name=package.name,
-        seconds=round(time.perf_counter() - started, 3),
-        peak_rss_bytes=max(peak_rss_bytes(), peak_rss_bytes(resource.RUSAGE_CHILDREN)),
-        size_bytes=package.size_bytes,
-        quantization=package.manifest.quantization,
-        quality=package.manifest.measured,
-    )
+    return report_of(package, started, max(peak_rss_bytes(), peak_rss_bytes(resource.RUSAGE_CHILDREN)))
 
 
 def _write(
@@ -140,7 +132,7 @@ def _write(
         files={},
         licence=target.licence,
         licence_accepted=target.licence_accepted,
-        origin=origin_of(target),
+        origin=origin_of(target.source.provenance),
         runtime="exported" if padded else "exported-unpadded",
         architecture=_architecture(exported, cache),
         tokens=token_ids(files),
@@ -203,16 +195,7 @@ def _measure(graph: Path, cache: CacheShape, ids: Sequence[int], reference: Logi
     found = compare(reference, run_exported(graph, cache, ids), ids)
     if not np.isfinite(found.mean_kl):
         raise ValidationFailed("the package's logits are not finite; nothing was published", "use more bits")
-    return Quality(
-        reference=REFERENCE,
-        tokens=len(ids),
-        mean_kl=significant(found.mean_kl),
-        max_kl=significant(found.max_kl),
-        max_logit_difference=significant(found.max_difference),
-        top_token_agreement=significant(found.agreement),
-        perplexity=significant(found.perplexity),
-        reference_perplexity=significant(found.reference_perplexity),
-    )
+    return found.quality(REFERENCE, len(ids))
 
 
 def _architecture(exported: Mapping[str, Any], cache: CacheShape) -> Architecture:

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import edgeai
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.build.adapters import merged
@@ -21,7 +20,7 @@ from edgeai.build.quantize.scratch import Scratch
 from edgeai.build.samples import samples
 from edgeai.build.size import other_bytes, require_size
 from edgeai.build.storage import StoredTensors
-from edgeai.build.target import Target, open_target
+from edgeai.build.target import Target, open_target, origin_of
 from edgeai.build.thresholds import require_quality
 from edgeai.build.validate import TEXT, measure
 from edgeai.errors import InvalidInput
@@ -36,7 +35,6 @@ from edgeai.package.manifest import (
     Architecture,
     EncoderQuality,
     Manifest,
-    Origin,
     PromptDefaults,
     Quality,
     Quantization,
@@ -117,7 +115,7 @@ def build_package(
             provenance=target.source.provenance,
             progress=progress,
         )
-        return _report(package, started)
+        return report_of(package, started)
     if bits is not None:
         quantization = QuantizationPlan(scheme="rtn", bits=bits)
     plan = quantization or (target.recipe.quantization if target.recipe else default)
@@ -127,15 +125,16 @@ def build_package(
         target = merged(target, adapter, adapter_scale, plan.bits)
     with PackageWriter(out or Store(home).path_for(target.name)) as writer:
         package = _write(writer, target, as_asked(plan, target.source), context, source_samples, cache, progress)
-    return _report(package, started)
+    return report_of(package, started)
 
 
-def _report(package: Package, started: float) -> BuildReport:
+def report_of(package: Package, started: float, peak: int | None = None) -> BuildReport:
+    """What was made, since `started` by the performance counter, in `peak` bytes or those of this process alone."""
     return BuildReport(
         package=package.path,
         name=package.name,
         seconds=round(time.perf_counter() - started, 3),
-        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes() if peak is None else peak,
         size_bytes=package.size_bytes,
         quantization=package.manifest.quantization,
         quality=package.manifest.measured,
@@ -184,7 +183,7 @@ def _write(
         files={},
         licence=target.licence,
         licence_accepted=target.licence_accepted,
-        origin=origin_of(target),
+        origin=origin_of(target.source.provenance),
         architecture=_architecture(config, stored.parameters),
         tokens=token_ids(files),
         quantization=quantization,
@@ -205,18 +204,6 @@ def prompt_defaults(recipe: Recipe | None, files: TokenizerFiles) -> PromptDefau
     """The recipe's defaults; where it does not say, how the model's makers sample from it."""
     stated = recipe.prompt.model_dump(exclude_none=True) if recipe else {}
     return PromptDefaults.model_validate({**files.sampling, **stated})
-
-
-def origin_of(target: Target) -> Origin:
-    provenance = target.source.provenance
-    return Origin(
-        kind=provenance.kind,
-        location=provenance.location,
-        revision=provenance.revision,
-        sha256=dict(provenance.sha256),
-        licence=provenance.licence,
-        builder=f"edgeai {edgeai.__version__}",
-    )
 
 
 def _architecture(config: DecoderConfig, parameters: int) -> Architecture:

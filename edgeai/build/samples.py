@@ -53,7 +53,8 @@ def samples(
     """Answers to `QUESTIONS`, none of a very large model; the source's as well where it is asked, which takes long."""
     if parameters > LARGEST_PACKAGE:
         return ()
-    tokenizer = Tokenizer(files.tokenizer_json.decode(), bos_token_id=files.bos_token_id)
+    vocabulary = config.vocab_size
+    tokenizer = Tokenizer(files.tokenizer_json.decode(), bos_token_id=files.bos_token_id, rows=vocabulary)
     session, ends = OnnxSession(graph, threads=2), frozenset(files.eos_token_ids)
     found = []
     for number, question in enumerate(QUESTIONS):

@@ -6,14 +6,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import edgeai
 from edgeai.build.licence_check import contradiction, require_accepted, stated_licence
 from edgeai.errors import InvalidInput, NotFound
+from edgeai.package.manifest import Origin
 from edgeai.progress import Progress
 from edgeai.recipe import Licence, Recipe, RepositoryRef, find_recipe
 from edgeai.sources.checkpoint_files import title_of
 from edgeai.sources.open import open_first, open_path
 from edgeai.sources.repository import open_snapshot, parse_spec, snapshots_for, wanted_of
-from edgeai.sources.weights import WeightSource
+from edgeai.sources.weights import Provenance, WeightSource
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,15 @@ def name_of(title: str) -> str:
     if not name:
         raise InvalidInput(f"no package name can be made from {title!r}", "rename it, or write a recipe")
     return name[:100]
+
+
+def origin_of(provenance: Provenance) -> Origin:
+    """Where a package's weights came from and what built it, for its manifest."""
+    return Origin(
+        kind=provenance.kind,
+        location=provenance.location,
+        revision=provenance.revision,
+        sha256=dict(provenance.sha256),
+        licence=provenance.licence,
+        builder=f"edgeai {edgeai.__version__}",
+    )

@@ -87,6 +87,20 @@ class Comparison:
     perplexity: float
     reference_perplexity: float
 
+    def quality(self, reference: str, tokens: int) -> Quality:
+        """For a manifest: measured over `tokens` tokens against `reference`."""
+        return Quality(
+            reference=reference,
+            tokens=tokens,
+            mean_kl=significant(self.mean_kl),
+            p99_kl=significant(self.p99_kl),
+            max_kl=significant(self.max_kl),
+            max_logit_difference=significant(self.max_difference),
+            top_token_agreement=significant(self.agreement),
+            perplexity=significant(self.perplexity),
+            reference_perplexity=significant(self.reference_perplexity),
+        )
+
 
 def compare(reference: Logits, logits: Logits, ids: Sequence[int]) -> Comparison:
     """KL divergence (nats) of `logits` from `reference`, agreement of the likeliest tokens, perplexities on `ids`."""
@@ -143,17 +157,7 @@ def measure(
             f" {GRAPH_LIMIT}; nothing was published",
             "this is an error of the builder or of onnxruntime on this machine; please report it",
         )
-    return Quality(
-        reference=REFERENCE,
-        tokens=len(ids),
-        mean_kl=significant(against_source.mean_kl),
-        p99_kl=significant(against_source.p99_kl),
-        max_kl=significant(against_source.max_kl),
-        max_logit_difference=significant(against_source.max_difference),
-        top_token_agreement=significant(against_source.agreement),
-        perplexity=significant(against_source.perplexity),
-        reference_perplexity=significant(against_source.reference_perplexity),
-    )
+    return against_source.quality(REFERENCE, len(ids))
 
 
 def significant(value: float) -> float:

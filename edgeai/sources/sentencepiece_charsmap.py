@@ -17,15 +17,26 @@ LEAF = 1 << 31
 def check_charsmap(charsmap: bytes, name: str) -> None:
     """Raise `SourceError` for a table that leads out of itself: the library would not survive it."""
     units, strings = _parts(charsmap)
-    nodes = np.flatnonzero(units & LEAF == 0)
-    reached = (nodes ^ _offsets(units[nodes])) | 255
-    leaves = units[units & LEAF != 0] & (LEAF - 1)
-    inside = reached.max(initial=0) < max(len(units), 1) and leaves.max(initial=0) < max(len(strings), 1)
-    if not len(units) or not inside or not strings.endswith(b"\0") or not _is_text(strings):
+    if not len(units) or not strings.endswith(b"\0") or not _is_text(strings) or not _stays_inside(units, strings):
         raise SourceError(
             f"{name}: the precompiled table of the tokenizer's normalizer is damaged",
             "the file was converted incompletely; convert it again or use another one",
         )
+
+
+def _stays_inside(units: NDArray[np.int64], strings: bytes) -> bool:
+    """Whether every step of a look-up ends at a unit, and every replacement begins at a character."""
+    nodes = np.flatnonzero(units & LEAF == 0)
+    if units[0] & LEAF:
+        nodes = np.append(nodes, 0)  # a look-up starts there, whatever it says of itself
+    below = nodes ^ _offsets(units[nodes])
+    if int((below | 255).max()) >= len(units):
+        return False
+    ends = below[units[nodes] >> 8 & 1 != 0]  # where the replacement's place is read, whatever stands there
+    places = np.concatenate([units[units & LEAF != 0], units[ends]]) & (LEAF - 1)
+    if int(places.max(initial=0)) >= len(strings):
+        return False
+    return bool((np.frombuffer(strings, np.uint8)[places] & 0xC0 != 0x80).all())
 
 
 def composes(charsmap: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -37,16 +38,37 @@ def test_damaged_tables_are_refused(damaged: bytes) -> None:
         check_charsmap(damaged, "model.gguf")
 
 
+def flipped(*places: tuple[int, int]) -> bytes:
+    table = bytearray(TABLE)
+    for place, bit in places:
+        table[place] ^= 1 << bit
+    return bytes(table)
+
+
+def test_a_root_that_says_it_is_a_leaf_is_refused() -> None:
+    with pytest.raises(SourceError, match="precompiled table"):
+        check_charsmap(flipped((4 + 3, 7)), "model.gguf")
+
+
+def test_a_replacement_that_would_begin_inside_a_character_is_refused() -> None:
+    units = np.frombuffer(TABLE, "<u4", int.from_bytes(TABLE[:4], "little") // 4, 4)
+    strings = TABLE[4 + 4 * len(units) :]
+    inside = next(place for place, byte in enumerate(strings) if byte & 0xC0 == 0x80)
+    table = bytearray(TABLE)
+    leaf = int(np.flatnonzero(units >> 31)[0])
+    table[4 + 4 * leaf : 8 + 4 * leaf] = (inside | 1 << 31).to_bytes(4, "little")
+    with pytest.raises(SourceError, match="precompiled table"):
+        check_charsmap(bytes(table), "model.gguf")
+
+
 @settings(max_examples=60, deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, len(TABLE) - 1), st.integers(0, 7)), min_size=1, max_size=6))
 def test_what_passes_the_check_never_breaks_the_library(flips: list[tuple[int, int]]) -> None:
-    table = bytearray(TABLE)
-    for place, bit in flips:
-        table[place] ^= 1 << bit
+    table = flipped(*flips)
     try:
-        check_charsmap(bytes(table), "model.gguf")
+        check_charsmap(table, "model.gguf")
     except SourceError:
         return
-    normalizer = tokenizers.normalizers.Precompiled(bytes(table))
+    normalizer = tokenizers.normalizers.Precompiled(table)
     for text in ("plain", "ﬁne ①②③ ｱｲｳ", "e\u0301a\u0308\u0304", "".join(map(chr, range(0xA0, 0x500)))):
         assert isinstance(normalizer.normalize_str(text), str)

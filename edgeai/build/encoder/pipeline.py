@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import edgeai
 from edgeai.architectures.encoder_int8 import FloatGraph
 from edgeai.build.encoder.checkpoint import EncoderCheckpoint, read_checkpoint
 from edgeai.build.encoder.precision import agreement, choose_precise, near
 from edgeai.build.optimum_export import require_exporter, run_exporter
+from edgeai.build.target import origin_of
 from edgeai.encoder.encoder import EncoderGraph, finish, relevance
 from edgeai.encoder.tokens import EncoderTokenizer, Tokens
 from edgeai.errors import ValidationFailed
@@ -30,7 +30,6 @@ from edgeai.package.manifest import (
     EncoderInfo,
     EncoderQuality,
     Manifest,
-    Origin,
     Quantization,
     TokenIds,
 )
@@ -93,7 +92,7 @@ def build_encoder(
             files={},
             licence=licence,
             licence_accepted=licence_accepted,
-            origin=_origin(provenance),
+            origin=origin_of(provenance),
             architecture=_architecture(checkpoint, export.parameters),
             tokens=TokenIds(eos=()),
             quantization=quantization,
@@ -196,16 +195,6 @@ def _require_quality(quality: EncoderQuality, name: str, recipe: Recipe | None) 
             " Nothing was published",
             "change the recipe's min_cosine if that is good enough",
         )
-
-
-def _origin(provenance: Provenance) -> Origin:
-    return Origin(
-        kind=provenance.kind,
-        location=provenance.location,
-        revision=provenance.revision,
-        sha256=dict(provenance.sha256),
-        builder=f"edgeai {edgeai.__version__}",
-    )
 
 
 def _architecture(checkpoint: EncoderCheckpoint, parameters: int) -> Architecture:
