@@ -166,7 +166,7 @@ def test_error_compensation_and_a_mixture_of_bits(write_gguf: Write, target: Pat
 def test_a_package_keeps_to_its_size(write_gguf: Write, target: Path) -> None:
     source = write_gguf(float_model())
     smallest = build(source, target, quantization=QuantizationPlan(scheme="gptq", bits=4, calibration_tokens=512))
-    allowed = smallest.size_bytes + 60_000
+    allowed = smallest.size_bytes + 80_000  # what a limit sets aside for graphs and manifest is more than they take
     for limit, built in ((allowed, True), (smallest.size_bytes // 2, False)):
         plan = QuantizationPlan(scheme="rtn", max_size=f"{limit}B")
         if built:
