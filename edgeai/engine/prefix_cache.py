@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class PrefixCache:
         """Keys of the whole blocks of `tokens`."""
         return list(chain_keys(tokens, self.block_tokens, root))
 
-    def match(self, chain: Sequence[bytes]) -> list[Block]:
+    def match(self, chain: Iterable[bytes]) -> list[Block]:
         """The blocks of the longest cached beginning of a chain. They count as used now."""
         found = list(itertools.takewhile(self._blocks.__contains__, chain))
         self.touch(found)

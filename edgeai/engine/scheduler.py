@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edgeai.engine.adapters import distinct
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena, granules
-from edgeai.engine.prefix_cache import Block, PrefixCache
+from edgeai.engine.prefix_cache import Block, PrefixCache, chain_keys
 from edgeai.engine.restore import BlockStore, Restore
 from edgeai.engine.sequence import Sequence
 
@@ -158,7 +158,7 @@ class Scheduler:
         sequence = self._next()
         if sequence is None:
             return
-        chain, prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
+        prefix = self._cached_prefix(sequence)  # looked up first: what is wanted is evicted last
         headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
         if not self._make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
             return
@@ -172,6 +172,7 @@ class Scheduler:
         if not sequence.preempted:
             sequence.cached_tokens = sequence.computed
         if self._store is not None:
+            chain = self._cache.chain(sequence.tokens[:-1], sequence.cache_root)
             for key, block in zip(chain, prefix, strict=False):
                 self._store.offer(key, block, reused=True)
             self._begin_restore(self._store, sequence, slot, chain[len(prefix) :])
@@ -183,12 +184,14 @@ class Scheduler:
             return first
         return next((sequence for sequence in self.waiting if sequence.adapter is None), None)
 
-    def _cached_prefix(self, sequence: Sequence) -> tuple[list[bytes], list[Block]]:
-        """Keys of the whole prompt, and blocks to start from; a token is left to compute, for its logits."""
+    def _cached_prefix(self, sequence: Sequence) -> list[Block]:
+        """Blocks to start from; a token is left to compute, for its logits.
+
+        A sequence that waits for memory is looked up at every step, so keys are made only as far as blocks are found.
+        """
         if not self.settings.prefix_cache:
-            return [], []
-        chain = self._cache.chain(sequence.tokens[:-1], sequence.cache_root)
-        return chain, self._cache.match(chain)
+            return []
+        return self._cache.match(chain_keys(sequence.tokens[:-1], self._cache.block_tokens, sequence.cache_root))
 
     def _begin_restore(self, store: BlockStore, sequence: Sequence, slot: int, keys: list[bytes]) -> None:
         found = store.run(keys)
