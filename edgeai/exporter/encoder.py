@@ -16,7 +16,6 @@ import torch
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 from optimum.exporters.onnx import main_export
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,6 +25,7 @@ from transformers import (
 )
 
 from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.exporter.checkpoint import load_whole
 
 EXPORTED, GRAPH = "exported", "float.onnx"
 MASK = "attention_mask"
@@ -76,21 +76,7 @@ def _reference(folder: str, tokenizer: Any, texts: Sequence[Any], limit: int, sc
 
 def _load(folder: str, scores: bool) -> Any:
     kind = AutoModelForSequenceClassification if scores else AutoModel
-    try:
-        model, loading = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SourceError(f"transformers cannot load the weights: {error}", "get the checkpoint again") from error
-    absent = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))  # not exported
-    if absent:  # transformers would fill them with random numbers
-        raise SourceError(f"the checkpoint has no {', '.join(absent[:3])}", "get the checkpoint again")
-    return model.eval()
+    return load_whole(kind, folder, unused="pooler.")  # the pooler is not exported
 
 
 def _export(folder: str, out: str, scores: bool) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from optimum.exporters.onnx import main_export
 from optimum.exporters.tasks import TasksManager
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgeai.errors import SourceError, UnsupportedModel
+from edgeai.exporter.checkpoint import load_whole
 
 TASK = "text-generation-with-past"
 DEFAULT_CONTEXT = 2048  # tokens, where a configuration sets no limit (ALiBi)
@@ -94,22 +94,9 @@ def context_length(config: Any) -> int:
 
 def _reference_logits(folder: str, ids: list[int], path: Path) -> int:
     """Save transformers' float32 logits [tokens, vocab_size]; returns the number of parameters."""
-    try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SourceError(f"transformers cannot load the weights: {error}", "get the checkpoint again") from error
-    absent = sorted(loading["missing_keys"])
-    if absent:  # transformers would fill them with random numbers
-        raise SourceError(f"the checkpoint has no {', '.join(absent[:3])}", "get the checkpoint again")
+    model = load_whole(AutoModelForCausalLM, folder)
     with torch.inference_mode():
-        logits = model.eval()(torch.tensor([ids])).logits[0].float().numpy()
+        logits = model(torch.tensor([ids])).logits[0].float().numpy()
     if not np.isfinite(logits).all():
         raise SourceError("the model's logits are not finite: its weights are damaged", "get the checkpoint again")
     np.save(path, logits)
