@@ -5,6 +5,7 @@ Importing the `edgeai` package has switched onnxruntime's telemetry off before t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,35 @@ class Binding:
 class OnnxSession:
     """A graph on onnxruntime's CPU provider.
 
-    `threads` is the size of the pool that computes one run. Idle threads sleep instead of spinning when `spinning`
-    is off: a waiting board must not burn power. `varied_shapes` is for graphs whose inputs rarely have the same shape
-    twice: nothing is remembered by shape, and int8 products avoid x86 instructions that saturate.
+    `threads` is the size of the pool that computes one run, the calling thread included. `spin_us` is how long, in
+    microseconds, a thread looks for work within a run before it sleeps; None leaves that to onnxruntime. `cpus` are the
+    logical processors, from 0, that the pool's threads stay on (the caller pins its own thread, `device.affinity`);
+    empty: any. `varied_shapes` is for graphs whose inputs rarely have the same shape twice: nothing is remembered by
+    shape, and int8 products avoid x86 instructions that saturate.
 
     Raises `PackageError` when the graph cannot be loaded.
     """
 
-    def __init__(self, graph: Path, *, threads: int, spinning: bool = True, varied_shapes: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        *,
+        threads: int,
+        spin_us: int | None = None,
+        cpus: Sequence[int] = (),
+        varied_shapes: bool = False,
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if spin_us == 0 else "1")
+        if spin_us:
+            options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
+        if cpus and threads > 1:  # onnxruntime counts processors from 1, and the calling thread is not one of its own
+            mask = ",".join(str(cpu + 1) for cpu in cpus)
+            options.add_session_config_entry("session.intra_op_thread_affinities", ";".join([mask] * (threads - 1)))
         # Spin inside a run, where the next operator is microseconds away, but sleep as soon as the run is over.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if varied_shapes:

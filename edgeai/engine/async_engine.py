@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from edgeai.device.affinity import pin_thread
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
@@ -89,6 +90,7 @@ class AsyncEngine:
 
     def _own(self) -> None:
         """The owner's loop: obey commands, compute a step, deliver; sleep when there is nothing to do."""
+        pin_thread(self._engine.settings.cpus)
         while not self._closing:
             self._obey(wait=not self._engine.has_work)
             try:

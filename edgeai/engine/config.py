@@ -33,10 +33,13 @@ class EngineSettings:
 
     `kv_budget_bytes` covers running sequences and the prefix cache together. `max_context` shortens the model's own
     context. `chunk_tokens` is the most prompt tokens in one step; fewer are taken while others are decoding, so that a
-    chunk lasts no longer than `chunk_seconds` at the speed that was measured.
+    chunk lasts no longer than `chunk_seconds` at the speed that was measured. `spin_us` and `cpus` are those of
+    `OnnxSession`.
     """
 
     threads: int = 2
+    spin_us: int | None = None
+    cpus: tuple[int, ...] = ()
     max_rows: int = 8
     max_queue: int = 64
     max_context: int | None = None

@@ -69,7 +69,7 @@ class ExportedRunner:
     ) -> None:
         self.shape = shape
         self.arena = KVArena(shape, settings.max_rows, context_length)
-        self._session = OnnxSession(graph, threads=settings.threads)
+        self._session = OnnxSession(graph, threads=settings.threads, spin_us=settings.spin_us, cpus=settings.cpus)
         self._padded = padded
         self._inputs = frozenset(self._session.input_names)
         self._caches = [f"{layer}.{part}" for layer in range(shape.num_layers) for part in PARTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,9 @@ class ModelRunner:
     ) -> None:
         self.shape = shape
         self.arena = KVArena(shape, settings.max_rows, context_length)
-        self._graph, self._adapter_graph, self._threads = graph, adapter_graph, settings.threads
-        self._session = OnnxSession(graph, threads=settings.threads)
+        self._graph, self._adapter_graph = graph, adapter_graph
+        self._load = partial(OnnxSession, threads=settings.threads, spin_us=settings.spin_us, cpus=settings.cpus)
+        self._session = self._load(graph)
         self._bank: AdapterBank | None = None  # of decoding rows; None while the plain graph is in use
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]
         self._logits: Logits = np.empty((0, shape.vocab_size), np.float32)  # of the newest verification
@@ -63,9 +65,9 @@ class ModelRunner:
         self._bound.clear()
         del self._session  # first, for both at once would hold the packed weights twice
         try:
-            self._session = OnnxSession(self._adapter_graph, threads=self._threads)
+            self._session = self._load(self._adapter_graph)
         except PackageError:
-            self._session = OnnxSession(self._graph, threads=self._threads)
+            self._session = self._load(self._graph)
             raise
         self._bank = AdapterBank((), sites_of(self._session))
 
