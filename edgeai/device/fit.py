@@ -81,7 +81,7 @@ def fit(recipe: Recipe, cpu: Cpu, memory: Memory, disk_free: int) -> Fit:
     if recipe.size is None:
         return Fit("unknown", "the recipe does not say how large the model is")
     need = needs(recipe.size, recipe.quantization)
-    whole = min(memory.total, memory.limit or memory.total)
+    whole = memory.size
     if need.memory > whole - SYSTEM_BYTES:
         return Fit("no", f"it needs about {gigabytes(need.memory)} of memory, the machine has {gigabytes(whole)}")
     if need.package + need.download > disk_free:

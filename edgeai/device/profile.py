@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from edgeai.device.control_group import cpu_quota, memory_group
+
 # Flags of /proc/cpuinfo that decide how fast quantized matrices are multiplied, by kind of processor.
 X86_FEATURES = ("avx", "avx2", "fma", "f16c", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 ARM_FEATURES = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
@@ -35,6 +37,13 @@ class Memory:
     total: int
     available: int
     limit: int | None
+    swap: int = 0  # noted only: a model that is swapped out answers too slowly to count on it
+    compressed: bool = False  # whether swap is in memory itself
+
+    @property
+    def size(self) -> int:
+        """What this process may at most have of the machine."""
+        return self.total if self.limit is None else min(self.total, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     """The processor this runs on."""
     model, features = parse_cpuinfo(cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else "")
     threads = psutil.cpu_count() or 1
-    quota = cgroup_cpus()
+    quota = cpu_quota()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
     return Cpu(
         machine=platform.machine(),
@@ -91,61 +100,20 @@ def kernels(cpu: Cpu) -> Kernels:
 def read_memory() -> Memory:
     """Memory of the machine, within the limit of this process's control group."""
     machine = psutil.virtual_memory()
-    limit, used = cgroup_memory()
-    left = max(0, limit - used) if limit is not None else machine.available
-    return Memory(total=machine.total, available=min(machine.available, left), limit=limit)
+    group = memory_group()
+    left = machine.available if group is None else group.left
+    return Memory(
+        total=machine.total,
+        available=min(machine.available, left),
+        limit=None if group is None else group.limit,
+        swap=psutil.swap_memory().total,
+        compressed=compressed_swap(),
+    )
 
 
-def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> tuple[int | None, int]:
-    """The tightest memory limit above this process and what is used of it, in bytes; None where there is no limit."""
-    found: list[tuple[int, int]] = []
-    for folder in _cgroup_folders(root, own):
-        for limit_name, used_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, used = _number(folder / limit_name), _number(folder / used_name)
-            if limit is not None and limit < 1 << 60:  # version 1 writes "no limit" as nearly 2**63
-                found.append((limit, used or 0))
-    return min(found, key=lambda pair: pair[0] - pair[1]) if found else (None, 0)
-
-
-def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """CPUs' worth of time this process may use by cgroup v2 quotas; None without a quota."""
-    quotas = []
-    for folder in _cgroup_folders(root, own):
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
-
-
-def _cgroup_folders(root: Path, own: Path) -> list[Path]:
-    """Folders of this process's control groups and all above them, of version 2 and of version 1's memory tree."""
-    folders = []
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        top = root / controllers
-        here = top / path.strip("/")
-        folders += [folder for folder in (here, *here.parents) if folder == top or top in folder.parents]
-    return folders
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def compressed_swap(swaps: Path = Path("/proc/swaps")) -> bool:
+    """Whether what is swapped out stays in memory, compressed (zram): it then gives back only a part of it."""
+    return swaps.exists() and "/dev/zram" in swaps.read_text(encoding="utf-8")
 
 
 def disk_free(path: Path) -> int:

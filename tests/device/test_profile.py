@@ -1,4 +1,4 @@
-"""Reading a machine: /proc/cpuinfo of real boards, control groups, kernels."""
+"""Reading a machine: /proc/cpuinfo of real boards, kernels, swap."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from edgeai.device.profile import (
     Cpu,
-    cgroup_cpus,
-    cgroup_memory,
+    compressed_swap,
     disk_free,
     kernels,
     parse_cpuinfo,
@@ -77,43 +76,17 @@ def write(root: Path, files: dict[str, str]) -> None:
         path.write_text(text + "\n")
 
 
-def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("0::/outer/inner\n")
-    write(
-        tmp_path / "cgroup",
-        {
-            "outer/memory.max": "1000000", "outer/memory.current": "900000",
-            "outer/inner/memory.max": "800000", "outer/inner/memory.current": "100000",
-        },
-    )  # fmt: skip
-    assert cgroup_memory(tmp_path / "cgroup", own) == (1000000, 900000)
-    write(tmp_path / "cgroup", {"outer/memory.max": "max"})
-    assert cgroup_memory(tmp_path / "cgroup", own) == (800000, 100000)
-
-
-def test_version_1_and_no_limit(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("9:memory:/box\n3:cpu,cpuacct:/box\n")
-    names = {"memory/box/memory.limit_in_bytes": "512000000", "memory/box/memory.usage_in_bytes": "12000000"}
-    write(tmp_path / "cgroup", names | {"memory/memory.limit_in_bytes": "9223372036854771712"})
-    assert cgroup_memory(tmp_path / "cgroup", own) == (512000000, 12000000)
-    assert cgroup_memory(tmp_path / "nothing", own) == (None, 0)
-    assert cgroup_memory(tmp_path / "cgroup", tmp_path / "nothing") == (None, 0)
-
-
-def test_cpu_quota(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("0::/box\n")
-    write(tmp_path / "cgroup", {"box/cpu.max": "150000 100000"})
-    assert cgroup_cpus(tmp_path / "cgroup", own) == 1.5
-    write(tmp_path / "cgroup", {"box/cpu.max": "max 100000"})
-    assert cgroup_cpus(tmp_path / "cgroup", own) is None
+def test_swap_that_is_compressed_memory(tmp_path: Path) -> None:
+    write(tmp_path, {"swaps": "Filename Type Size Used Priority\n/dev/zram0 partition 524284 0 100"})
+    assert compressed_swap(tmp_path / "swaps")
+    write(tmp_path, {"swaps": "Filename Type Size Used Priority\n/dev/mmcblk0p3 partition 524284 0 -2"})
+    assert not compressed_swap(tmp_path / "swaps")
+    assert not compressed_swap(tmp_path / "nothing")
 
 
 def test_this_machine() -> None:
     cpu, memory = read_cpu(), read_memory()
     assert 1 <= cpu.cores <= cpu.threads
     assert 0 < cpu.usable <= cpu.threads
-    assert 0 < memory.available <= memory.total
+    assert 0 < memory.available <= memory.size <= memory.total
     assert disk_free(Path("/nowhere/at/all")) > 0

@@ -1,0 +1,147 @@
+"""How much memory a language model may use here, and what that allows: integer arithmetic, no tensors.
+
+What is free is divided in this order: what loading the model takes, a reserve that stays free, the buffers of a run
+(onnxruntime keeps the largest it ever needed), and the KV cache, which running conversations and the prefix cache
+share. What does not fit is made smaller: first chunks, then rows, then the context. A plan is made before the model is
+loaded, from estimates, and where memory is tight once more from what was measured with the model in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeai.device.profile import Memory
+from edgeai.errors import OutOfMemory
+
+MIB = 1 << 20
+LOADED = (7, 4)  # bytes in memory at most for bytes of weights: packed once more, some widened (measured: 1.5 to 1.6)
+SCRATCH_WIDTH = 320  # bytes of buffers for each position and unit of the hidden size (measured: 190 to 300)
+RESERVE_PARTS, LEAST_RESERVE, MOST_RESERVE = 10, 24 * MIB, 256 * MIB
+SCRATCH_PARTS = 4  # a run's buffers may take this part of what the KV cache would have without them
+LEAST_CONTEXT = 256  # tokens; with less there is no conversation
+LEAST_CHUNK = 16  # tokens; a smaller chunk costs about as much as one token
+PLENTY = 256 * MIB  # with more left for the KV cache than this and than the weights, estimates are good enough
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Bytes: `load` to be taken by loading, `position` of buffers for each position of a run, `row` of logits for each
+    row, `token` of KV cache. `draft` is how many positions a decoding row may have beyond its newest token.
+    """
+
+    load: int
+    position: int
+    row: int
+    token: int
+    draft: int = 0
+
+    def scratch(self, rows: int, chunk: int) -> int:
+        """Bytes of the buffers of the largest run: a chunk, or the verification of every row's draft."""
+        return max(chunk, rows * (1 + self.draft)) * self.position + rows * self.row
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What to have if memory allows it; `context_asked`: a shorter context will not do. `kv_bytes` is the most."""
+
+    context: int
+    rows: int
+    chunk: int
+    kv_bytes: int | None = None
+    context_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a model gets. Bytes and tokens; `context` is of one sequence, `kv_bytes` of all and the prefix cache."""
+
+    available: int
+    load: int
+    reserve: int
+    scratch: int
+    kv_bytes: int
+    rows: int
+    context: int
+    chunk: int
+    tight: bool  # whether an estimate's error could matter: measure, then plan again
+
+    def explain(self) -> str:
+        """One line for logs and `doctor`."""
+        return (
+            f"{_mib(self.available)} free: {_mib(self.load)} model, {_mib(self.scratch)} buffers,"
+            f" {_mib(self.kv_bytes)} KV cache, {_mib(self.reserve)} reserve;"
+            f" {self.rows} rows, {self.context} tokens of context, chunks of {self.chunk}"
+        )
+
+
+def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int) -> Costs:
+    """Costs of a model that is not loaded: `weights` bytes on disk, `token` bytes of KV cache for a token."""
+    logits = (1 + draft) * vocab * 4
+    return Costs(weights * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft)
+
+
+def loaded(token: int) -> Costs:
+    """Costs once the model is loaded and has run at its largest: all but the KV cache is paid."""
+    return Costs(0, 0, 0, token)
+
+
+def reserve_bytes(memory: Memory) -> int:
+    """What has to stay free: for hot file pages, for requests on their way, and for a neighbour's next step."""
+    return min(MOST_RESERVE, max(LEAST_RESERVE, memory.size // RESERVE_PARTS))
+
+
+def plan(memory: Memory, costs: Costs, wishes: Wishes) -> MemoryPlan:
+    """Divide what is free. Raises `OutOfMemory` when not even `LEAST_CONTEXT` tokens fit."""
+    reserve = reserve_bytes(memory)
+    free = memory.available - reserve - costs.load
+    rows, chunk = _buffers(free, costs, wishes)
+    scratch = costs.scratch(rows, chunk)
+    room = free - scratch
+    least = min(LEAST_CONTEXT, wishes.context) * costs.token
+    if room < least:
+        raise _too_small(memory, least, reserve, costs)
+    # Other programs share the machine's own memory; that of a control group is for what runs in it.
+    shared = memory.limit is None
+    kv_bytes = min(2 * rows * wishes.context * costs.token, max(least, room // 2) if shared else room)
+    if wishes.kv_bytes is not None:
+        kv_bytes = min(wishes.kv_bytes, room)
+    context = wishes.context if wishes.context_asked else min(wishes.context, kv_bytes // costs.token)
+    return MemoryPlan(
+        available=memory.available,
+        load=costs.load,
+        reserve=reserve,
+        scratch=scratch,
+        kv_bytes=kv_bytes,
+        rows=max(1, min(rows, kv_bytes // max(1, least))),
+        context=context,
+        chunk=chunk,
+        tight=room < max(PLENTY, costs.load),
+    )
+
+
+def _buffers(free: int, costs: Costs, wishes: Wishes) -> tuple[int, int]:
+    """Rows and chunk whose buffers leave most of what is free to the KV cache: chunks give way before rows."""
+    rows, chunk = wishes.rows, wishes.chunk
+    while costs.scratch(rows, chunk) * SCRATCH_PARTS > free:
+        if chunk > max(LEAST_CHUNK, rows * (1 + costs.draft)):
+            chunk = max(LEAST_CHUNK, chunk // 2)
+        elif rows > 1:
+            rows = max(1, rows // 2)
+        elif chunk > LEAST_CHUNK:
+            chunk = max(LEAST_CHUNK, chunk // 2)
+        else:
+            break
+    return rows, chunk
+
+
+def _too_small(memory: Memory, least: int, reserve: int, costs: Costs) -> OutOfMemory:
+    needed = costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve
+    where = "" if memory.limit is None else f" of the {_mib(memory.limit)} that the control group allows"
+    return OutOfMemory(
+        f"the model needs about {_mib(needed)} more memory, {_mib(memory.available)}{where} are free",
+        "stop other programs, raise the limit, or use a smaller model",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB"
