@@ -30,8 +30,10 @@ from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.package.adapters import SEPARATOR, InstalledAdapter
 from edgeai.package.block_store import BlockStore, remove_unused
+from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import Manifest
 from edgeai.package.package import Package
+from edgeai.package.warm_blocks import LayeredStore, open_warm
 from edgeai.text.chat_template import ChatTemplate
 from edgeai.text.prompt import encode_chat
 from edgeai.text.stream import Detokenizer, StopStrings
@@ -40,6 +42,7 @@ from edgeai.text.tokenizer import Tokenizer
 __all__ = ["AsyncModel", "Chunk", "Model", "default_settings", "model_shape"]
 
 Message = Mapping[str, Any]
+KV_TYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class _LoadedModel:
             self.template = ChatTemplate(source, manifest.tokens.special_tokens)
         self.adapter: Adapter | None = None
         limits = settings or default_settings(manifest)
-        self.store = open_store(package, limits, disk) if disk else None
+        self.store = open_store(package, limits, disk)
         self._engine = Engine(
             package.graph, model_shape(manifest), limits, adapter_graph=package.adapter_graph, store=self.store
         )
@@ -243,13 +246,26 @@ class DiskCache:
     daily_bytes: int
 
 
-def open_store(package: Package, settings: EngineSettings, disk: DiskCache) -> BlockStore:
-    """The package's blocks: of this very package and cache format, for others have other keys and values."""
+def open_store(package: Package, settings: EngineSettings, disk: DiskCache | None) -> LayeredStore | None:
+    """The package's blocks, of this very model and cache format, for others have other keys and values.
+
+    Those that came with it, over those on disk if there is a `disk`; None where there can be neither.
+    """
+    form = block_format(package, settings)
+    warm = open_warm(package, form, kv_type=KV_TYPE, block_tokens=settings.block_tokens)
+    if disk is None:
+        return LayeredStore(warm, None) if warm is not None else None
+    remove_unused(disk.root, keep=form.owner)
+    folder = disk.root / form.owner
+    return LayeredStore(warm, BlockStore(folder, form, disk_bytes=disk.disk_bytes, daily_bytes=disk.daily_bytes))
+
+
+def block_format(package: Package, settings: EngineSettings) -> BlockFormat:
+    """How the engine's cache blocks lie on disk."""
     shape = model_shape(package.manifest)
-    folder = disk.root / f"{package.digest[:32]}-float32-{settings.block_tokens}"
-    remove_unused(disk.root, keep=folder.name)
-    block = (shape.num_layers, 2, shape.num_kv_heads, settings.block_tokens, shape.head_size)
-    return BlockStore(folder, block, disk_bytes=disk.disk_bytes, daily_bytes=disk.daily_bytes)
+    dims = (shape.num_layers, 2, shape.num_kv_heads, settings.block_tokens, shape.head_size)
+    owner = f"{package.model_digest[:32]}-{KV_TYPE}-{settings.block_tokens}"
+    return BlockFormat(dims, KV_TYPE, owner=owner)
 
 
 def model_shape(manifest: Manifest) -> ModelShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeai.cli.output import AcceptLicence, JsonFlag, emit, progress_display, say
+from edgeai.cli.warm import describe, read, say_warm, warm_up
 from edgeai.errors import EdgeaiError, InvalidInput
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def build(
     samples: Annotated[
         bool, typer.Option("--samples", help="Let the source answer the quality card's questions too; takes minutes.")
     ] = False,
+    warm: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file with a system prompt that the package brings along computed; several times."),
+    ] = None,
     exporter: Annotated[
         Literal["edgeai", "optimum"],
         typer.Option(help="optimum: the fallback for other architectures, from a Hugging Face folder; slower."),
@@ -55,8 +60,10 @@ def build(
     from edgeai.build.exported import build_exported, rounded_bits
     from edgeai.build.pipeline import build_package
     from edgeai.config import cache_dir, home_dir
+    from edgeai.package.package import Package
     from edgeai.recipe import QuantizationPlan
 
+    prompts = read(warm) if warm else []  # what is wrong with them is told before the work, not after it
     plan = _plan(scheme, bits=bits, max_size=max_size, calibration=calibration, requantize=requantize)
     options: dict[str, Any] = {
         "out": out,
@@ -75,18 +82,23 @@ def build(
         else:
             default = QuantizationPlan(scheme="auto")
             report = build_package(target, quantization=plan, default=default, progress=progress, **options)
+    package = Package.open(report.package)
+    if prompts:
+        package = warm_up(package, prompts)
+        report = replace(report, size_bytes=package.size_bytes)
     quality = report.quality
     if json:
         parts = {
             "quality": quality.model_dump(mode="json"),
             "quantization": report.quantization.model_dump(mode="json"),
         }
-        emit(asdict(report) | {"package": str(report.package), **parts})
+        emit(asdict(report) | {"package": str(report.package), **parts, **describe(package)})
         return
     size, memory = report.size_bytes / 1e6, report.peak_rss_bytes / 1e6
     say(f"{report.name}: {size:.1f} MB, made in {report.seconds:.1f} s and {memory:.0f} MB of memory")
     say(f"  {_stored(report.quantization)}")
     say(f"  {describe_quality(quality)}")
+    say_warm(package)
     if exporter == "optimum":
         say("  exported through optimum: it runs like any other model, but slower than edgeai's own architectures")
     typer.echo(report.package)

@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 import edgeai
-from edgeai.cli import adapter, bench, build, card, chat, doctor, encode, evaluate, fetch, models, recipes, run, serve
+from edgeai.cli import (
+    adapter,
+    bench,
+    build,
+    card,
+    chat,
+    doctor,
+    encode,
+    evaluate,
+    fetch,
+    models,
+    recipes,
+    run,
+    serve,
+    warm,
+)
 from edgeai.cli.output import emit_error, print_error
 from edgeai.errors import EdgeaiError
 
@@ -26,6 +41,7 @@ app = typer.Typer(
 app.command()(build.build)
 app.command()(fetch.fetch)
 app.add_typer(recipes.app, name="recipes")
+app.command()(warm.warm)
 app.command()(models.verify)
 app.add_typer(models.app, name="models")
 app.add_typer(adapter.app, name="adapter")

@@ -1,4 +1,4 @@
-"""Installed adapters: for each base package a folder of them, bound to that very build of the base by its digest."""
+"""Installed adapters: for each base package a folder of them, bound to the base's very weights by their digest."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class AdapterManifest(Strict):
     schema_version: int = SCHEMA_VERSION
     name: str
     base: str
-    base_digest: str
+    base_digest: str  # `Package.model_digest`
     rank: int  # the largest of its matrices
     parameters: int
     scale: float  # what all of it was multiplied by, beyond the adapter's own alpha / r
@@ -88,7 +88,7 @@ class InstalledAdapter:
 
     def fits(self, base: Package) -> bool:
         """Whether it was made for this build of the base."""
-        return self.manifest.base_digest == base.digest
+        return self.manifest.base_digest == base.model_digest
 
     def load(self) -> dict[int, tuple[Floats, Floats]]:
         """The factors by site, memory-mapped. Raises `PackageError` where the file is not the one that was written."""

@@ -2,7 +2,7 @@
 
 A folder for each package and cache format, a file for each block, named by the block's key in the prefix cache::
 
-    <folder>/<key in hexadecimal>.kv     magic, length of the payload (u64), its blake2b digest (32 bytes), the payload
+    <folder>/<key in hexadecimal>.kv     in the format of `kv_blocks`
 
 Files appear whole or not at all (`durable.write_file`), and nothing is believed before its digest has been checked:
 what is damaged is removed and computed again. Writing is done in the background, within a budget a day, because SD
@@ -13,37 +13,30 @@ more than speed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import queue
 import shutil
-import struct
+import stat
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgeai.errors import OutOfDisk
 from edgeai.package import durable
+from edgeai.package.kv_blocks import Array, BlockFormat
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"EDGEKV1\n"
-HEADER = struct.Struct("<8sQ32s")
 SUFFIX = ".kv"
 LEDGER_NAME = "written.json"
 DAY = 86400
 PAUSE_SECONDS = 600.0  # without writing, after the disk failed or was full
 UNUSED_SECONDS = 30 * DAY
 SAME_USE_SECONDS = 600  # blocks written within such a time count as one use when the store is opened
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ class BlockStoreStats:
 
 
 class BlockStore:
-    """Blocks of one shape and type. `offer` and `load` may be called by any thread; `offer` never waits.
+    """Blocks of one format. `offer` and `load` may be called by any thread; `offer` never waits.
 
     `disk_bytes` bounds the files, `daily_bytes` what is written within a day of the machine's clock, `queued_bytes`
     what waits in memory to be written.
@@ -68,8 +61,7 @@ class BlockStore:
     def __init__(
         self,
         folder: Path,
-        shape: Sequence[int],
-        dtype: Any = np.float32,
+        form: BlockFormat,
         *,
         disk_bytes: int,
         daily_bytes: int,
@@ -77,23 +69,31 @@ class BlockStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        self._shape, self._dtype = tuple(shape), np.dtype(dtype)
-        self._payload: int = int(np.prod(self._shape)) * self._dtype.itemsize
-        self.block_bytes: int = HEADER.size + self._payload
+        self._form = form
+        self.block_bytes = form.block_bytes
         self._most = disk_bytes // self.block_bytes
         self._daily_bytes = daily_bytes
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: queue.Queue[tuple[bytes, Array] | None] = queue.Queue(max(1, queued_bytes // self._payload))
+        self._queue: queue.Queue[tuple[bytes, Array] | None] = queue.Queue(max(1, queued_bytes // form.payload_bytes))
         self._queued: set[bytes] = set()
         self._paused_until = 0.0
         self._loaded = self._written = self._damaged = 0
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what was asked could be told from keys and values
-        durable.clean_stale(folder)
+        self._prepare()
         self._blocks: OrderedDict[bytes, None] = OrderedDict.fromkeys(self._found())  # least recently used first
         self._day, self._spent = self._read_ledger()
         self._writer = threading.Thread(target=self._write_all, name="edgeai-kv-writer", daemon=True)
         self._writer.start()
+
+    def _prepare(self) -> None:
+        try:
+            self._make_folder()
+            durable.clean_stale(self.folder)
+        except OSError as error:  # such as a disk that can only be read: what is on it may still be used
+            self._pause("preparing the folder of", error)
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # keys and values tell what was asked
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._blocks
@@ -126,7 +126,7 @@ class BlockStore:
             self._pause("reading", error)
             self._forget(key)
             return None
-        block = self._checked(data)
+        block = self._form.unpack(key, data)
         if block is None:
             self._damaged += 1
             log.warning("a stored KV block was damaged and is removed: %s", self._path(key).name)
@@ -140,7 +140,7 @@ class BlockStore:
 
         Blocks that have not been `reused` yet may take half of the day's budget; the rest is for those that have.
         """
-        if key in self._blocks or key in self._queued or self._clock() < self._paused_until or not self._most:
+        if key in self._blocks or key in self._queued or self._paused or not self._most:
             return False
         if not self._affordable(self._daily_bytes if reused else self._daily_bytes // 2):
             return False
@@ -164,7 +164,7 @@ class BlockStore:
 
     def stats(self) -> BlockStoreStats:
         held = len(self._blocks)
-        spent = self._spent if self._day == self._today() else 0
+        spent = 0 if self._today() > self._day else self._spent
         return BlockStoreStats(held, held * self.block_bytes, self._loaded, self._written, self._damaged, spent)
 
     def _write_all(self) -> None:
@@ -179,14 +179,13 @@ class BlockStore:
                 self._queue.task_done()
 
     def _write(self, key: bytes, block: Array) -> None:
-        if self._clock() < self._paused_until or not self._affordable(self._daily_bytes):
+        if self._paused or not self._affordable(self._daily_bytes):
             return
-        payload = np.ascontiguousarray(block, self._dtype).reshape(self._shape).data.cast("B")
-        header = HEADER.pack(MAGIC, self._payload, digest(payload))
         try:
+            self._make_folder()
             self._spend(self.block_bytes)
             self._make_room()
-            durable.write_file(self._path(key), [header, payload], size=self.block_bytes)
+            durable.write_file(self._path(key), self._form.pack(key, block), size=self.block_bytes)
         except (OSError, OutOfDisk) as error:
             self._pause("writing", error)
             return
@@ -198,15 +197,6 @@ class BlockStore:
         while len(self._blocks) >= self._most:
             self._remove(next(iter(self._blocks)))
 
-    def _checked(self, data: bytes) -> Array | None:
-        if len(data) != self.block_bytes:
-            return None
-        magic, length, expected = HEADER.unpack_from(data)
-        payload = memoryview(data)[HEADER.size :]
-        if magic != MAGIC or length != self._payload or digest(payload) != expected:
-            return None
-        return np.frombuffer(payload, self._dtype).reshape(self._shape)
-
     def _found(self) -> list[bytes]:
         """Keys of the files that are there, the longest unused first. Files of a wrong size are removed."""
         found = []
@@ -215,8 +205,10 @@ class BlockStore:
                 key, status = bytes.fromhex(path.stem), path.stat()
             except (ValueError, OSError):
                 continue
+            if not stat.S_ISREG(status.st_mode):
+                continue
             if status.st_size != self.block_bytes:
-                path.unlink(missing_ok=True)
+                self._unlink(path)
                 continue
             # A chain is written head first, within moments: its tail counts as used before its head.
             found.append((status.st_mtime // SAME_USE_SECONDS, -status.st_mtime_ns, key))
@@ -231,25 +223,37 @@ class BlockStore:
 
     def _remove(self, key: bytes) -> None:
         self._forget(key)
-        with contextlib.suppress(OSError):
-            self._path(key).unlink(missing_ok=True)
+        self._unlink(self._path(key))
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._pause("removing", error)  # or the files could outgrow their bound
 
     def _pause(self, doing: str, error: Exception) -> None:
+        if not self._paused:
+            log.warning("%s stored KV blocks failed; none are written for %d s: %s", doing, PAUSE_SECONDS, error)
         self._paused_until = self._clock() + PAUSE_SECONDS
-        log.warning("%s stored KV blocks failed; none are written for %d s: %s", doing, PAUSE_SECONDS, error)
+
+    @property
+    def _paused(self) -> bool:
+        """A clock that is set back ends the pause; else it might last for years."""
+        return 0 < self._paused_until - self._clock() < 2 * PAUSE_SECONDS
 
     def _today(self) -> int:
         return int(self._clock() // DAY)
 
     def _affordable(self, budget: int) -> bool:
-        """Whether one more block fits what may be written today. A clock that is set back starts no new day."""
+        """Whether one more block fits what may be written today."""
         spent = 0 if self._today() > self._day else self._spent
         return spent + self.block_bytes <= budget
 
     def _spend(self, size: int) -> None:
         """Count before writing: a power cut may then cost budget, but never exceed it."""
         if self._today() > self._day:
-            self._day, self._spent = self._today(), 0
+            self._spent = 0
+        self._day = self._today()  # a clock that is set back starts no new day, but the next one does
         self._spent += size
         durable.write_file(self.folder / LEDGER_NAME, json.dumps({"day": self._day, "bytes": self._spent}).encode())
 
@@ -271,8 +275,3 @@ def remove_unused(root: Path, *, keep: str) -> None:
         ledger = folder / LEDGER_NAME
         if folder.name != keep and ledger.is_file() and time.time() - ledger.stat().st_mtime > UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed now is tried again at the next start
-
-
-def digest(payload: bytes | memoryview) -> bytes:
-    """blake2b-256: quick also on processors without SHA instructions, such as the Raspberry Pi 4's."""
-    return hashlib.blake2b(payload, digest_size=32).digest()

@@ -27,6 +27,7 @@ def card(package: Package) -> dict[str, Any]:
         "bytes_per_weight": round(weights / manifest.architecture.parameters, 4),
         "quantization": manifest.quantization.model_dump(mode="json"),
         "quality": quality | ({"perplexity_ratio": _ratio(quality)} if manifest.quality else {}),
+        "warm": [blocks.model_dump(mode="json") for blocks in manifest.warm],
         "samples": [sample.model_dump(mode="json") for sample in manifest.samples],
         "licence": manifest.licence.model_dump(mode="json")
         | {"open": is_open(manifest.licence.spdx), "accepted": manifest.licence_accepted},
@@ -63,7 +64,13 @@ def _what(document: dict[str, Any]) -> Rows:
         ("context", f"{document['context_length']} tokens"),
         ("size", f"{document['size_bytes'] / 1e6:,.1f} MB, {document['bytes_per_weight']:.3f} bytes per weight"),
         ("stored as", f"{quantization['scheme']}, {quantization['bits_per_weight']:.2f} bits per weight ({kinds})"),
+        *[("precomputed prompts", _warm(blocks)) for blocks in document["warm"]],
     ]
+
+
+def _warm(blocks: dict[str, Any]) -> str:
+    tokens = ", ".join(map(str, blocks["prompts"]))
+    return f"{tokens} tokens, for a KV cache of {blocks['kv_type']} in blocks of {blocks['block_tokens']}"
 
 
 def _quality(quality: dict[str, Any]) -> Rows:

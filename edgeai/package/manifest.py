@@ -34,6 +34,7 @@ __all__ = [
     "Sample",
     "Strict",
     "TokenIds",
+    "WarmBlocks",
 ]
 
 Kind = Literal["decoder", "embedding", "reranker"]
@@ -145,6 +146,16 @@ class Sample(Strict):
     source_answer: str | None = None  # None where the source was not asked
 
 
+class WarmBlocks(Strict):
+    """A file of KV blocks that were computed for prompts before anybody asked."""
+
+    file: str = Field(pattern=r"^warm-[a-z0-9-]+\.kv$")
+    model_digest: str  # of what computed them
+    kv_type: str  # of their elements: "float32", ...
+    block_tokens: int
+    prompts: tuple[int, ...]  # tokens of each that need not be computed any more
+
+
 class Manifest(Strict):
     """manifest.json, whole. It lists every other file of the package."""
 
@@ -165,6 +176,7 @@ class Manifest(Strict):
     encoder: EncoderInfo | None = None  # of the other kinds
     samples: tuple[Sample, ...] = ()
     prompt: PromptDefaults = PromptDefaults()
+    warm: tuple[WarmBlocks, ...] = ()
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> Self:

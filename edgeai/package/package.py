@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +38,10 @@ _REBUILD = "build or install the package again"
 
 @dataclass(frozen=True)
 class Package:
-    """A package on disk. `open` has checked that every file the manifest names is there and of the right size."""
+    """A package on disk. `open` has checked that every file the manifest names is there and of the right size.
+
+    Files of precomputed prompts are left out of that: without them a package is slower, and nothing else.
+    """
 
     path: Path
     manifest: Manifest
@@ -51,7 +55,7 @@ class Package:
         if not path.is_dir():
             raise NotFound(f"no package at {path}", "`edgeai models list` shows what is installed")
         package = cls(path, read_manifest(path / MANIFEST_NAME))
-        problems = package.check() if verify else package.check_sizes()
+        problems = package.check() if verify else package.check_sizes(leave_out=package.warm_files)
         _raise_for(package, problems)
         return package
 
@@ -96,16 +100,31 @@ class Package:
         """The package's identity: sha256 of its manifest, which holds the digests of all else."""
         return hashlib.sha256(manifest_bytes(self.manifest)).hexdigest()
 
+    @functools.cached_property
+    def model_digest(self) -> str:
+        """What numbers come out for tokens: over graphs and weights, and not over names, texts or prompts."""
+        told = {TOKENIZER_NAME, TEMPLATE_NAME, LICENCE_NAME} | self.warm_files
+        digests = {name: entry.sha256 for name, entry in self.manifest.files.items() if name not in told}
+        document = json.dumps([self.manifest.runtime, sorted(digests.items())])
+        return hashlib.sha256(document.encode()).hexdigest()
+
+    @property
+    def warm_files(self) -> frozenset[str]:
+        """Names of the files of precomputed prompts."""
+        return frozenset(blocks.file for blocks in self.manifest.warm)
+
     @property
     def size_bytes(self) -> int:
         """Size of all files, without the manifest."""
         return sum(entry.size for entry in self.manifest.files.values())
 
-    def check_sizes(self) -> list[str]:
+    def check_sizes(self, *, leave_out: Container[str] = ()) -> list[str]:
         """Problems that show without reading contents: files missing, not plain files, or of a wrong size."""
         files = self.manifest.files
-        missing = [f"{name} is not in the manifest" for name in sorted(REQUIRED_FILES - files.keys())]
-        found = (_size_problem(self.path / name, files[name]) for name in sorted(files))
+        missing = [
+            f"{name} is not in the manifest" for name in sorted((REQUIRED_FILES | self.warm_files) - files.keys())
+        ]
+        found = (_size_problem(self.path / name, files[name]) for name in sorted(files) if name not in leave_out)
         return missing + [problem for problem in found if problem]
 
     def check(self, progress: Progress = silent) -> list[str]:

@@ -103,7 +103,7 @@ def test_merging_into_quantized_weights_needs_a_word(tmp_path: Path) -> None:
 def test_an_installed_adapter_says_what_it_was_made_of(base: Package, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "style", ["q_proj", "down_proj"])
     manifest = install(base, folder, "style", tmp_path).manifest
-    assert (manifest.base, manifest.base_digest, manifest.rank) == ("tiny", base.digest, 4)
+    assert (manifest.base, manifest.base_digest, manifest.rank) == ("tiny", base.model_digest, 4)
     assert manifest.origin.sha256 == PeftAdapter(folder).digests()
     assert [(term.site, term.inputs, term.outputs) for term in manifest.terms] == [
         (0, 64, 128),
@@ -169,8 +169,12 @@ def test_scales_that_make_no_sense(base: Package, source: GGUFSource, scale: flo
 def test_an_adapter_is_bound_to_one_build_of_its_base(base: Package, tmp_path: Path) -> None:
     install(base, folder_of(tmp_path / "style"), "style", tmp_path)
     store = AdapterStore(tmp_path)
-    other = replace(base, manifest=base.manifest.model_copy(update={"description": "another build"}))
-    assert [adapter.name for adapter in store.fitting(base)] == ["style"]
+    described = base.manifest.model_copy(update={"description": "the same build"})
+    weights = base.manifest.files["weights.bin"].model_copy(update={"sha256": "0" * 64})
+    files = base.manifest.files | {"weights.bin": weights}
+    other = replace(base, manifest=base.manifest.model_copy(update={"files": files}))
+    for same in (base, replace(base, manifest=described)):
+        assert [adapter.name for adapter in store.fitting(same)] == ["style"]
     assert store.fitting(other) == ()
     with pytest.raises(PackageError, match="another build of tiny"):
         store.get_for(other, "style")

@@ -34,7 +34,7 @@ def test_an_adapter_is_added_used_listed_and_removed(cli: Cli, installed: Packag
 def test_a_name_of_choice_and_json(cli: Cli, installed: Package, tmp_path: Path) -> None:
     added = cli("adapter", "add", "tiny", folder_of(tmp_path / "x"), "--name", "style", "--scale", "0.5", "--json")
     assert (added.document["model"], added.document["scale"]) == ("tiny:style", 0.5)
-    assert added.document["base_digest"] == installed.digest
+    assert added.document["base_digest"] == installed.model_digest
 
 
 def test_what_is_wrong_is_said(cli: Cli, installed: Package, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ def test_build_installs_and_reports(cli: Cli, home: Path, tiny_gguf: Path) -> No
     result = cli("build", tiny_gguf, "--json")
     assert result.code == 0
     report = result.document
-    assert set(report) == {"package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quantization", "quality"}
+    assert set(report) == {
+        "package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quantization", "quality", "warm", "warm_bytes"
+    }  # fmt: skip
     assert report["name"] == "tiny"
     assert report["seconds"] > 0
     assert report["peak_rss_bytes"] > 10_000_000

@@ -19,6 +19,7 @@ from edgeai.engine.model_runner import ModelRunner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
 from edgeai.package.block_store import BlockStore
+from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME
 from tests.fixtures.peft import tiny_adapter
 
@@ -68,7 +69,7 @@ def engine_with(
 
 def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
-    return BlockStore(folder, block, disk_bytes=1 << 20, daily_bytes=1 << 30)
+    return BlockStore(folder, BlockFormat(block), disk_bytes=1 << 20, daily_bytes=1 << 30)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -16,6 +16,7 @@ from edgeai.engine.engine import Engine
 from edgeai.engine.request import SamplingParams, TokenOutput
 from edgeai.engine.restore import Restore
 from edgeai.package.block_store import BlockStore
+from edgeai.package.kv_blocks import BlockFormat
 
 SETTINGS = EngineSettings(threads=1, max_rows=2, block_tokens=8, chunk_tokens=16, kv_budget_bytes=8 << 20)
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -91,7 +92,7 @@ def test_a_failure_is_reported_and_costs_only_the_rest(caplog: pytest.LogCapture
 
 def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
-    return BlockStore(folder, block, disk_bytes=1 << 24, daily_bytes=1 << 30)
+    return BlockStore(folder, BlockFormat(block), disk_bytes=1 << 24, daily_bytes=1 << 30)
 
 
 def answer(engine: Engine, prompt: list[int]) -> list[TokenOutput]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,9 +19,11 @@ import numpy as np
 import pytest
 
 from edgeai.package import durable
-from edgeai.package.block_store import DAY, HEADER, LEDGER_NAME, PAUSE_SECONDS, BlockStore
+from edgeai.package.block_store import DAY, LEDGER_NAME, PAUSE_SECONDS, BlockStore
+from edgeai.package.kv_blocks import HEADER, BlockFormat
 
 SHAPE = (2, 2, 4)
+FORM = BlockFormat(SHAPE)
 SIZE = HEADER.size + 2 * 2 * 4 * 4
 PLENTY = 1000 * SIZE
 
@@ -50,7 +53,7 @@ def opened(tmp_path: Path, clock: Clock) -> Iterator[list[BlockStore]]:
 
 def open_store(tmp_path: Path, opened: list[BlockStore], clock: Clock, **changes: int) -> BlockStore:
     settings = {"disk_bytes": PLENTY, "daily_bytes": PLENTY, "queued_bytes": PLENTY} | changes
-    opened.append(BlockStore(tmp_path / "kv", SHAPE, clock=clock, **settings))
+    opened.append(BlockStore(tmp_path / "kv", FORM, clock=clock, **settings))
     return opened[-1]
 
 
@@ -161,6 +164,20 @@ def test_a_ledger_from_the_future_does_not_stop_writing_for_ever(
     fill(store, 2)
 
 
+def test_a_clock_that_is_corrected_while_the_store_is_open_does_not_stop_writing_for_ever(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    clock.now += 5000 * DAY
+    store = open_store(tmp_path, opened, clock, daily_bytes=2 * SIZE)
+    fill(store, 1)
+    clock.now -= 5000 * DAY
+    fill(store, 2)  # the rest of the budget
+    assert not store.offer(key(3), block(3))
+    clock.now += DAY
+    fill(store, 3)
+    assert held(store) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"day": "x", "bytes": 1}', b"\xff\xfe"])
 def test_a_damaged_ledger_starts_afresh(tmp_path: Path, opened: list[BlockStore], clock: Clock, content: bytes) -> None:
     (tmp_path / "kv").mkdir()
@@ -228,6 +245,77 @@ def test_a_full_or_failing_disk_stops_writing_for_a_while(
     assert len(files(tmp_path)) == 2
 
 
+def test_a_pause_does_not_outlast_a_clock_that_is_set_back(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.now += 5000 * DAY
+    store = open_store(tmp_path, opened, clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_file", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "of the test")))
+        assert store.offer(key(1), block(1))
+        store.flush()
+    assert not store.offer(key(1), block(1))
+    clock.now -= 5000 * DAY
+    fill(store, 1)
+
+
+def test_a_folder_that_cannot_be_made_costs_only_the_store(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "kv").write_text("in the way")
+    store = open_store(tmp_path, opened, clock)
+    assert not store.offer(key(1), block(1))
+    assert held(store) == []
+    assert caplog.text.count("stored KV blocks failed") == 1
+    (tmp_path / "kv").unlink()
+    clock.now += PAUSE_SECONDS + 1
+    fill(store, 1)
+    assert held(store) == [1]
+
+
+def test_a_folder_that_can_only_be_read_is_read(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(open_store(tmp_path, opened, clock), 1, 2)
+    (tmp_path / "kv" / f"{key(3).hex()}.kv").write_bytes(b"of a wrong size")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    for name in ("unlink", "rename", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    store = open_store(tmp_path, opened, clock)
+    assert held(store) == [1, 2]
+    assert not store.offer(key(3), block(3))
+
+
+def test_blocks_that_lie_under_each_other_s_names_are_not_taken(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    """Each is whole, and its digest right; but it was computed for other tokens."""
+    fill(open_store(tmp_path, opened, clock), 1, 2, 3)
+    one, two = (tmp_path / "kv" / f"{key(number).hex()}.kv" for number in (1, 2))
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    store = open_store(tmp_path, opened, clock)
+    assert held(store) == [3]
+    assert store.stats().damaged == 2
+
+
+def test_blocks_of_another_owner_or_type_are_not_taken(tmp_path: Path, clock: Clock) -> None:
+    def reopened(form: BlockFormat) -> BlockStore:
+        return BlockStore(tmp_path / "kv", form, disk_bytes=PLENTY, daily_bytes=PLENTY, clock=clock)
+
+    with contextlib.closing(reopened(BlockFormat(SHAPE, owner="mine"))) as store:
+        fill(store, 1)
+    for other in (BlockFormat(SHAPE, owner="yours"), BlockFormat(SHAPE, np.int32, owner="mine")):
+        data = (tmp_path / "kv" / f"{key(1).hex()}.kv").read_bytes()
+        assert other.unpack(key(1), data) is None
+    with contextlib.closing(reopened(BlockFormat(SHAPE, owner="mine"))) as store:
+        assert held(store) == [1]
+
+
 def test_offers_never_wait_and_are_dropped_when_the_writer_is_behind(
     tmp_path: Path, opened: list[BlockStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,10 +372,10 @@ def test_a_power_cut_at_every_write_leaves_whole_blocks_or_none(
         folder = tmp_path / str(len(survived))
         with monkeypatch.context() as patch:
             patch.setattr(BlockStore, "_write_all", lambda self: None)  # the test itself is the writer
-            store = BlockStore(folder, SHAPE, disk_bytes=3 * SIZE, daily_bytes=PLENTY, clock=clock)
+            store = BlockStore(folder, FORM, disk_bytes=3 * SIZE, daily_bytes=PLENTY, clock=clock)
             Disk(len(survived), patch)
             complete = write_until_the_cut(store)
-        again = BlockStore(folder, SHAPE, disk_bytes=PLENTY, daily_bytes=PLENTY, clock=clock)
+        again = BlockStore(folder, FORM, disk_bytes=PLENTY, daily_bytes=PLENTY, clock=clock)
         survived.append(len(held(again)))  # each is compared with what was written
         assert again.stats().damaged == 0
         again.close()
@@ -309,8 +397,8 @@ def write_until_the_cut(store: BlockStore) -> bool:
 WRITE_FOR_EVER = """
 import sys, itertools
 from pathlib import Path
-from tests.package.test_block_store import BlockStore, SHAPE, SIZE, PLENTY, key, block
-store = BlockStore(Path(sys.argv[1]), SHAPE, disk_bytes=30 * SIZE, daily_bytes=10**9)
+from tests.package.test_block_store import BlockStore, FORM, SIZE, PLENTY, key, block
+store = BlockStore(Path(sys.argv[1]), FORM, disk_bytes=30 * SIZE, daily_bytes=10**9)
 for number in itertools.cycle(range(40)):
     store.offer(key(number), block(number))
     store.flush()
@@ -330,7 +418,7 @@ def test_a_process_killed_at_any_moment_leaves_whole_blocks(tmp_path: Path) -> N
             time.sleep(chance.random() * 0.05)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        store = BlockStore(tmp_path / "kv", SHAPE, disk_bytes=PLENTY, daily_bytes=10**9)
+        store = BlockStore(tmp_path / "kv", FORM, disk_bytes=PLENTY, daily_bytes=10**9)
         total += len(held(store))
         assert store.stats().damaged == 0
         store.close()
