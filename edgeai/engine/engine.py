@@ -112,7 +112,7 @@ class Engine:
             running=len(self.scheduler.running),
             waiting=len(self.scheduler.waiting),
             kv_used_bytes=self.scheduler.used_bytes,
-            kv_budget_bytes=self.settings.kv_budget_bytes,
+            kv_budget_bytes=self.scheduler.budget.limit,
             prefix_cache_hit_tokens=self._hit_tokens,
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
@@ -130,7 +130,7 @@ class Engine:
             started = time.perf_counter()
             chunk = prefill.tokens[prefill.computed : stop]
             logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
-            self.scheduler.measured(plan.chunk, time.perf_counter() - started)
+            self.scheduler.chunks.measured(plan.chunk, time.perf_counter() - started)
             if stop == len(prefill.tokens):
                 due.append(_Due(prefill, logits[None]))
         return due

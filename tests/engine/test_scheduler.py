@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.engine.chunking import MIN_CHUNK
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena
 from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.request import SamplingParams
-from edgeai.engine.scheduler import MIN_CHUNK, Plan, Scheduler
+from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.sequence import Sequence
 
 SHAPE = ModelShape(vocab_size=1, num_layers=1, num_heads=1, num_kv_heads=1, head_size=16, context_length=512)
@@ -103,7 +104,7 @@ def test_rows_stay_adjacent_while_a_prompt_is_read() -> None:
 
 def test_an_idle_engine_reads_whole_chunks() -> None:
     books = scheduler()
-    books.measured(100, 100.0)
+    books.chunks.measured(100, 100.0)
     books.add(request("a", 300))
     assert [step(books).chunk for _ in range(3)] == [128, 128, 44]
 
@@ -116,8 +117,8 @@ def test_chunks_follow_the_measured_speed_while_others_decode(speed: float | Non
     books = scheduler()
     start(books, request("a", 10))
     if speed is not None:
-        books.prefill_speed = None
-        books.measured(1000, 1000 / speed)
+        books.chunks.speed = None
+        books.chunks.measured(1000, 1000 / speed)
     books.add(request("b", 300))
     assert step(books).chunk == chunk
 
@@ -125,8 +126,8 @@ def test_chunks_follow_the_measured_speed_while_others_decode(speed: float | Non
 def test_recent_chunks_count_most() -> None:
     books = scheduler()
     for tokens, seconds in ((100, 1.0), (100, 0.5), (MIN_CHUNK - 1, 1000.0)):
-        books.measured(tokens, seconds)
-    assert books.prefill_speed == 150  # too short a chunk says nothing
+        books.chunks.measured(tokens, seconds)
+    assert books.chunks.speed == 150  # too short a chunk says nothing
 
 
 def test_scratch_memory_bounds_the_chunk() -> None:
@@ -135,7 +136,7 @@ def test_scratch_memory_bounds_the_chunk() -> None:
     books = scheduler(scratch_bytes=40 * capacity * 4)
     books.add(request("a", 100))
     assert step(books).chunk == 40
-    assert scheduler(scratch_bytes=1)._chunk_tokens == MIN_CHUNK
+    assert scheduler(scratch_bytes=1).chunks.most == MIN_CHUNK
 
 
 def test_no_admission_beyond_the_budget() -> None:
@@ -199,10 +200,10 @@ def test_the_prefix_cache_gives_way_before_sequences_do() -> None:
         sequence = request(name, 2 * GRANULE, first)
         start(books, sequence)
         books.remove(sequence)
-    assert books._cache.used_bytes == 3 * GRANULE * SHAPE.token_bytes
+    assert books._reuse._cache.used_bytes == 3 * GRANULE * SHAPE.token_bytes
     start(books, request("c", 4 * GRANULE, 2000))
     assert books.preemptions == 0
-    assert books._cache.used_bytes <= GRANULE * SHAPE.token_bytes
+    assert books._reuse._cache.used_bytes <= GRANULE * SHAPE.token_bytes
 
 
 def test_a_prompt_seen_before_is_not_read_again() -> None:

@@ -1,0 +1,31 @@
+"""How many tokens of a prompt one step computes: as many as keep the decoding rows' latency."""
+
+from __future__ import annotations
+
+from edgeai.engine.config import EngineSettings, ModelShape
+
+MIN_CHUNK = 16  # tokens; below this a chunk costs about as much as a single token
+
+
+class ChunkSizer:
+    """Chunks of at most `settings.chunk_tokens`, and while others decode of at most `settings.chunk_seconds`."""
+
+    def __init__(self, settings: EngineSettings, shape: ModelShape, capacity: int) -> None:
+        """`capacity` is the positions of a KV row: attention scores of a chunk take heads * chunk * capacity floats."""
+        scores = shape.num_heads * capacity * 4  # bytes of one token's attention scores
+        self.most = max(MIN_CHUNK, min(settings.chunk_tokens, settings.scratch_bytes // scores))
+        self.speed: float | None = None  # tokens per second, measured
+        self._seconds = settings.chunk_seconds
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """Take note of how long a chunk took; recent chunks count most, as speed falls with the context's length."""
+        if tokens >= MIN_CHUNK:
+            speed = tokens / seconds
+            self.speed = speed if self.speed is None else (self.speed + speed) / 2
+
+    def limit(self, *, others_decode: bool) -> int:
+        """The most tokens of the next chunk."""
+        if not others_decode or self.speed is None:
+            return self.most
+        fitting = int(self.speed * self._seconds) // MIN_CHUNK * MIN_CHUNK
+        return min(self.most, max(MIN_CHUNK, fitting))
