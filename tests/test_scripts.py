@@ -25,8 +25,8 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
-def run(checkout: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": str(checkout.parent / "bin"), "HOME": str(checkout)}
+def run(checkout: Path, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(checkout.parent / "bin"), "HOME": str(checkout)} | variables
     command = [checkout / "scripts" / script, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -59,7 +59,19 @@ def test_a_python_without_venv_is_told_what_to_install_and_nothing_is_left(check
     assert not (checkout / ".venv").exists()
 
 
-@pytest.mark.parametrize("script", ["run", "test", "bench", "bench_adapters", "finetune_adapter", "bench_embeddings"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "run",
+        "test",
+        "bench",
+        "bench_adapters",
+        "finetune_adapter",
+        "bench_embeddings",
+        "bench_servers",
+        "build_llama_server",
+    ],
+)
 def test_help_needs_nothing(checkout: Path, script: str) -> None:
     result = run(checkout, script, "--help")
     assert result.returncode == 0
@@ -71,3 +83,22 @@ def test_every_script_can_be_executed() -> None:
     for path in [*(REPOSITORY / "scripts").iterdir(), REPOSITORY / ".ci" / "run"]:
         if path.is_file() and path.read_bytes().startswith(b"#!"):
             assert os.access(path, os.X_OK), path
+
+
+def test_a_peer_that_is_there_already_is_not_compiled(checkout: Path) -> None:
+    put(checkout, "grep", 'printf "flags"')
+    (checkout / ".cache" / "llama-server").mkdir(parents=True)
+    peer = checkout / ".cache" / "llama-server" / "llama-server"
+    peer.write_text("#!/bin/sh\n")
+    peer.chmod(0o755)
+    assert "no C++ compiler" in run(checkout, "build_llama_server").stderr  # made by nobody knows what
+    made = subprocess.run(["cksum"], input="flags", capture_output=True, text=True, check=True).stdout.strip()
+    (peer.parent / ".made").write_text(f"0.3.36 {made}")
+    result = run(checkout, "build_llama_server")
+    assert (result.returncode, result.stdout) == (0, f"{peer}\n")
+
+
+def test_a_peer_that_is_named_must_be_there(checkout: Path) -> None:
+    result = run(checkout, "build_llama_server", EDGEAI_LLAMA_SERVER=str(checkout / "missing"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "EDGEAI_LLAMA_SERVER names no program" in result.stderr
