@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from email.utils import formatdate
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -105,7 +106,9 @@ class _Exchange:
         """Pass on the next part of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["x-content-type-options"] = "nosniff"
+            headers = MutableHeaders(scope=message)
+            headers["x-content-type-options"] = "nosniff"
+            headers["date"] = formatdate(usegmt=True)
         await self._send(message)
 
     async def reply(self, response: Response) -> None:

@@ -55,14 +55,13 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     Raises `PackageError`, `OutOfMemory`, `InvalidInput`.
     """
     # Only here: these imports take longer than finding a mistake in the settings.
-    import uvicorn
-
     from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.model import AsyncModel, default_settings
     from edgeai.package.adapters import AdapterStore
     from edgeai.server.app import create_app
     from edgeai.server.encoder_pool import EncoderPool
     from edgeai.server.model_pool import ModelPool
+    from edgeai.server.quiet_server import QuietServer
 
     encoders = [
         AsyncEncoder.load(package, threads=settings.threads, max_waiting=settings.max_queue)
@@ -81,7 +80,7 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
         )
         model = AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
     models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
-    return uvicorn.Server(server_config(create_app(models)))
+    return QuietServer(server_config(create_app(models)))
 
 
 def disk_cache(settings: ServerSettings) -> DiskCache | None:
@@ -98,7 +97,7 @@ def disk_cache(settings: ServerSettings) -> DiskCache | None:
 
 
 def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:
-    """How uvicorn runs the application: without its own logs of requests and without naming itself."""
+    """How uvicorn runs the application: without its own logs of requests, its clock and its name."""
     import uvicorn
 
     return uvicorn.Config(
@@ -106,6 +105,7 @@ def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,  # `Gate` dates the answers: uvicorn would have to wake for it
         ws="none",
         lifespan="on",
         timeout_keep_alive=IDLE_SECONDS,

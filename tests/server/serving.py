@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from edgeai.server.app import create_app
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.quiet_server import QuietServer
 from edgeai.server.serve import listen, server_config
 
 
@@ -23,7 +23,7 @@ class Served:
 
     url: str
     model: Any
-    server: uvicorn.Server
+    server: QuietServer
 
     def eventually(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
         """Whether `condition` comes true within `seconds`."""
@@ -39,7 +39,7 @@ class Served:
 def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options: Any) -> Iterator[Served]:
     """Serve `model` until the block ends."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(server_config(app or create_app(ModelPool(model), **options), grace=grace))
+    server = QuietServer(server_config(app or create_app(ModelPool(model), **options), grace=grace))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", model, server)

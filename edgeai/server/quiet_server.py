@@ -1,0 +1,40 @@
+"""uvicorn's server without its clock: at rest nothing in it wakes, which is what a board on a battery pays for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvicorn
+
+
+class QuietServer(uvicorn.Server):
+    """Sleeps until a connection comes or `should_exit` is set, by a signal or by any thread.
+
+    uvicorn looks ten times a second whether it should stop, and renews the date that it sends; here `Gate` dates the
+    answers. Limits on the number of requests and notifications by a callback are uvicorn's tick as well: not here.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._stopping = False
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(config)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server is to stop, or has been stopped."""
+        return self._stopping
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._stopping = value
+        loop = self._loop
+        if value and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken.set)
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        self._loop = asyncio.get_running_loop()
+        await self.on_tick(0)  # once, for the headers that every answer has
+        if not self._stopping:  # if it was set before the loop was known
+            await self._woken.wait()

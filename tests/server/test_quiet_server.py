@@ -1,0 +1,78 @@
+"""The server at rest: it sleeps, and still stops at once when it is told to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+
+from edgeai.package.package import Package
+from tests.server.float_model import float_package
+from tests.server.scripted import ScriptedModel
+from tests.server.serving import serving
+
+PROGRAM = """
+import sys
+from edgeai.config import ServerSettings
+from edgeai.server.serve import serve
+serve(ServerSettings(port=0, model=sys.argv[1], threads=2, kv_budget_bytes=1 << 27, kv_disk_bytes=1 << 27))
+"""
+SWITCHES = re.compile(r"^(?:non)?voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
+
+
+def switches(pid: int) -> int:
+    """How often any thread of the process was put to sleep or interrupted so far."""
+    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(count) for status in statuses for count in SWITCHES.findall(status))
+
+
+def answer(url: str, tokens: int) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": tokens, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+        assert "[DONE]" in "".join(response.iter_text())
+
+
+def test_nothing_wakes_at_rest(tmp_path: Path) -> None:
+    package: Package = float_package(tmp_path)
+    command = [sys.executable, "-c", PROGRAM, str(package.path)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"EDGEAI_HOME": str(tmp_path)}
+    )
+    try:
+        assert process.stderr is not None
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline() + process.stderr.readline())
+        assert url is not None
+        before = switches(process.pid)
+        answer(url[0], tokens=8)
+        assert switches(process.pid) > before + 8  # a token takes some: they are counted
+        time.sleep(1.5)  # what the answer left behind
+        before, used = switches(process.pid), time.clock_gettime((~process.pid << 3) | 2)
+        time.sleep(2.0)
+        assert switches(process.pid) - before <= 2
+        assert time.clock_gettime((~process.pid << 3) | 2) - used < 0.005
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=5)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_sleeping_server_stops_when_any_thread_says_so() -> None:
+    with serving(ScriptedModel()) as served:
+        time.sleep(0.2)
+        served.server.should_exit = True
+        assert served.eventually(lambda: served.model.closed, 3)
+
+
+def test_answers_are_dated_when_they_are_given() -> None:
+    with serving(ScriptedModel()) as served:
+        time.sleep(1.1)
+        dated = parsedate_to_datetime(httpx.get(f"{served.url}/health").headers["date"])
+        assert abs(dated.timestamp() - time.time()) < 1.05
