@@ -1,4 +1,4 @@
-"""The bytes that each token stands for, from a tokenizer.json: byte-level vocabularies and SentencePiece's.
+"""The bytes that each token stands for, told from its spelling: byte-level vocabularies and SentencePiece's.
 
 A byte-level vocabulary spells every byte as a letter. SentencePiece spells a space as U+2581, and has tokens such as
 ``<0x0A>`` for the bytes of characters that are not in it.
@@ -16,20 +16,34 @@ SPACE = "\u2581"  # SentencePiece's
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-def table_of_bytes(
-    document: Mapping[str, Any], vocabulary: Mapping[str, int], added: Mapping[int, Any]
-) -> tuple[bytes, ...]:
-    """Bytes by token id; added tokens stand for their own text. Raises `PackageError` for other kinds of tokenizer."""
-    meaning = _meaning(document)
-    table = [b""] * (max(vocabulary.values(), default=-1) + 1)
-    for token, token_id in vocabulary.items():
-        table[token_id] = token.encode() if token_id in added else meaning(token)
-    return tuple(table)
+class TokenBytes:
+    """Bytes by token id; added tokens stand for their own text, ids without a spelling for nothing.
+
+    They are worked out when they are asked for: a table of a whole vocabulary takes longer to make, and more memory,
+    than the tokens that are ever seen.
+    """
+
+    def __init__(self, decoder: Any, spelling: Callable[[int], str | None], added: Mapping[int, str]) -> None:
+        """`decoder` is that of a tokenizer.json, `spelling` a token's in the vocabulary, `added` the added tokens'.
+
+        Raises `PackageError` for other kinds of tokenizer.
+        """
+        self._meaning = _meaning(decoder)
+        self._spelling = spelling
+        self._known = {token_id: text.encode() for token_id, text in added.items()}
+
+    def __getitem__(self, token_id: int) -> bytes:
+        """The bytes of an id, which must not be negative."""
+        known = self._known.get(token_id)
+        if known is None:
+            spelling = self._spelling(token_id)
+            known = self._known[token_id] = b"" if spelling is None else self._meaning(spelling)
+        return known
 
 
-def _meaning(document: Mapping[str, Any]) -> Callable[[str], bytes]:
+def _meaning(decoder: Any) -> Callable[[str], bytes]:
     """What a vocabulary entry means, told from the way the library would decode it."""
-    steps = {step.get("type"): step for step in _steps(document.get("decoder"))}
+    steps = {step.get("type"): step for step in _steps(decoder)}
     if "ByteLevel" in steps:
         return unmapped
     space = steps.get("Metaspace", {}).get("replacement") or steps.get("Replace", {}).get("pattern", {}).get("String")

@@ -21,7 +21,7 @@ from typing import Any
 import tokenizers
 
 from edgeai.errors import InvalidInput, PackageError
-from edgeai.text.token_bytes import table_of_bytes
+from edgeai.text.token_bytes import TokenBytes
 
 # A noncharacter (Unicode 23.7: not for interchange) that makes the character after it ordinary, as a backslash does.
 SHIELD = "\ufdd0"
@@ -29,7 +29,7 @@ LONG_TEXT = 4096  # characters
 
 
 class Tokenizer:
-    """A byte-level or SentencePiece tokenizer. Safe to share between threads: nothing changes after construction."""
+    """A byte-level or SentencePiece tokenizer. Safe to share between threads: it does not change."""
 
     def __init__(self, document: str, *, bos_token_id: int | None = None, rows: int = 0) -> None:
         """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or of another kind.
@@ -43,8 +43,9 @@ class Tokenizer:
         self._swallow_after = frozenset(token_id for token_id, token in added.items() if token.rstrip)
         self._control = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control_ids = frozenset(self._control.values())
-        self._bytes = table_of_bytes(json.loads(document), self._backend.get_vocab(with_added_tokens=True), added)
-        self._bytes += (b"",) * (rows - len(self._bytes))
+        contents = {token_id: token.content for token_id, token in added.items()}
+        self._bytes = TokenBytes(_decoder(self._backend), self._backend.id_to_token, contents)
+        self._size = _vocab_size(self._backend, rows)
         if bos_token_id is not None and not 0 <= bos_token_id < self.vocab_size:
             raise PackageError(f"BOS token {bos_token_id} is outside the {self.vocab_size} tokens")
         names = "|".join(re.escape(name) for name in sorted(self._control, key=len, reverse=True)) or "(?!)"
@@ -65,7 +66,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of token ids, added tokens and rows without one included."""
-        return len(self._bytes)
+        return self._size
 
     @property
     def control_tokens(self) -> frozenset[int]:
@@ -103,13 +104,13 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; of a control token its name. Raises `InvalidInput` for an id out of range."""
-        if not 0 <= token_id < len(self._bytes):
-            raise InvalidInput(f"token {token_id} is outside the {len(self._bytes)} tokens of the vocabulary")
+        if not 0 <= token_id < self._size:
+            raise InvalidInput(f"token {token_id} is outside the {self._size} tokens of the vocabulary")
         return self._bytes[token_id]
 
     def sampled_bytes(self, token_id: int) -> bytes:
         """The bytes of what a model gave: heads are often padded beyond the vocabulary, and such an id says nothing."""
-        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+        return self._bytes[token_id]
 
     def decode(self, ids: Sequence[int], *, skip_control: bool = True) -> str:
         """Text of `ids`. Bytes that are not UTF-8 become U+FFFD; control tokens are left out unless asked for."""
@@ -179,3 +180,15 @@ def _build(document: str) -> tokenizers.Tokenizer:
         raise PackageError(f"the tokenizer is damaged: {error}", "build the package again") from error
     backend.encode_special_tokens = True
     return backend
+
+
+def _decoder(backend: tokenizers.Tokenizer) -> Any:
+    """The decoder as it is in tokenizer.json; parsing the whole document again would take as long as loading it."""
+    return None if backend.decoder is None else json.loads(backend.decoder.__getstate__())
+
+
+def _vocab_size(backend: tokenizers.Tokenizer, rows: int) -> int:
+    """Rows of the model's table, or one more than the highest id, where that is more or the table is not known."""
+    if rows >= backend.get_vocab_size(with_added_tokens=True):
+        return rows
+    return max(rows, 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1))
