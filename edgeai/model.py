@@ -13,6 +13,7 @@ import asyncio
 import copy
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,18 +86,14 @@ class _LoadedModel:
         manifest = package.manifest
         require_decoder(manifest)
         self.package = package
-        rows = manifest.architecture.vocab_size
-        self.tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos, rows=rows)
-        self.template: ChatTemplate | None = None
-        if package.template is not None:
-            source = package.template.read_text(encoding="utf-8")
-            self.template = ChatTemplate(source, manifest.tokens.special_tokens)
         self.adapter: Adapter | None = None
         limits = settings or default_settings(manifest)
         self.store = open_store(package, limits, disk)
-        self._engine = Engine(
-            package.graph, model_shape(manifest), limits, adapter_graph=package.adapter_graph, store=self.store
-        )
+        with ThreadPoolExecutor(1, "edgeai-load") as pool:  # onnxruntime lets Python go on while it loads the graph
+            graphs = {"adapter_graph": package.adapter_graph}
+            engine = pool.submit(Engine, package.graph, model_shape(manifest), limits, store=self.store, **graphs)
+            self.tokenizer, self.template = load_text(package)
+        self._engine = engine.result()
 
     @classmethod
     def load(cls, package: Package, settings: EngineSettings | None = None, *, disk: DiskCache | None = None) -> Self:
@@ -235,6 +232,17 @@ def require_decoder(manifest: Manifest) -> None:
         what = {"embedding": "an embedding model", "reranker": "a reranker"}[manifest.kind]
         use = {"embedding": "`edgeai embed` or /v1/embeddings", "reranker": "`edgeai rerank` or /v1/rerank"}
         raise InvalidInput(f"{manifest.name} is {what}: it writes no text", f"use {use[manifest.kind]}", param="model")
+
+
+def load_text(package: Package) -> tuple[Tokenizer, ChatTemplate | None]:
+    """What turns conversations into token ids and back; models without a chat template have none."""
+    manifest = package.manifest
+    rows = manifest.architecture.vocab_size
+    tokenizer = Tokenizer.load(package.tokenizer, bos_token_id=manifest.tokens.bos, rows=rows)
+    if package.template is None:
+        return tokenizer, None
+    source = package.template.read_text(encoding="utf-8")
+    return tokenizer, ChatTemplate(source, manifest.tokens.special_tokens)
 
 
 @dataclass(frozen=True, slots=True)

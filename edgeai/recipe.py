@@ -42,7 +42,8 @@ Pooling = Literal["cls", "mean"]
 class Strict(BaseModel):
     """Base of recipes and manifests: frozen, and unknown keys are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when first used: a server needs few of them, and building all takes it longer than reading its manifest.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Licence(Strict):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from edgeai.model import DiskCache
+    from edgeai.encoder.async_encoder import AsyncEncoder
+    from edgeai.model import AsyncModel, DiskCache
     from edgeai.package.manifest import Kind
     from edgeai.package.package import Package
 
@@ -37,10 +41,11 @@ def serve(settings: ServerSettings) -> None:
     address that cannot be had, `NotFound` without a model, and what loading raises.
     """
     with listen(settings.host, settings.port) as listener:
-        packages = find_packages(settings)
-        names = " and ".join(package.name for package in packages)
-        say(f"loading {names} ...")
-        server = make_server(packages, settings)
+        with _no_garbage():
+            packages = find_packages(settings)
+            names = " and ".join(package.name for package in packages)
+            say(f"loading {names} ...")
+            server = make_server(packages, settings)
         _log_to_stderr()
         say(welcome(listener, names, packages[0].manifest.kind))
         try:
@@ -52,16 +57,32 @@ def serve(settings: ServerSettings) -> None:
 def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicorn.Server:
     """Load the models, of which at most the first is a language model, and put the server around them.
 
-    Raises `PackageError`, `OutOfMemory`, `InvalidInput`.
+    Raises as `load_models` does.
     """
-    # Only here: these imports take longer than finding a mistake in the settings.
+    # Only here: these imports take longer than finding a mistake in the settings. What loading needs is imported before
+    # it starts, because two threads must not import one package at the same time.
+    import edgeai.encoder.async_encoder
+    import edgeai.model  # noqa: F401
+    from edgeai.device.heap import trim_heap
+    from edgeai.package.adapters import AdapterStore
+
+    with ThreadPoolExecutor(1, "edgeai-load") as pool:
+        loading = pool.submit(load_models, packages, settings)
+        from edgeai.server.app import create_app  # takes as long as loading a small model
+        from edgeai.server.encoder_pool import EncoderPool
+        from edgeai.server.model_pool import ModelPool
+        from edgeai.server.quiet_server import QuietServer
+    model, encoders = loading.result()
+    models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
+    server = QuietServer(server_config(create_app(models)))
+    trim_heap()  # loading leaves holes
+    return server
+
+
+def load_models(packages: Sequence[Package], settings: ServerSettings) -> tuple[AsyncModel | None, list[AsyncEncoder]]:
+    """The language model, if there is one, and all others. Raises `PackageError`, `OutOfMemory`, `InvalidInput`."""
     from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.model import AsyncModel, default_settings
-    from edgeai.package.adapters import AdapterStore
-    from edgeai.server.app import create_app
-    from edgeai.server.encoder_pool import EncoderPool
-    from edgeai.server.model_pool import ModelPool
-    from edgeai.server.quiet_server import QuietServer
 
     encoders = [
         AsyncEncoder.load(package, threads=settings.threads, max_waiting=settings.max_queue)
@@ -79,8 +100,7 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
             kv_budget_bytes=settings.kv_budget_bytes,
         )
         model = AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
-    models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
-    return QuietServer(server_config(create_app(models)))
+    return model, encoders
 
 
 def disk_cache(settings: ServerSettings) -> DiskCache | None:
@@ -184,6 +204,17 @@ def welcome(listener: socket.socket, model: str, kind: Kind = "decoder") -> str:
 def say(text: str) -> None:
     """Tell the person at the terminal; standard output stays free."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """What is made while a server starts stays: to look for garbage in it, then or ever, is in vain."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _log_to_stderr() -> None:
