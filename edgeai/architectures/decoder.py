@@ -58,6 +58,7 @@ class DecoderBuilder:
         self.config = config
         self.load = load
         self.linear = LinearBuilder(graph)
+        self.linear.positions = "all"
         self.products: list[Product] = []  # what adapters may add to
         self._hidden = ""
         self._branch: str | None = None
@@ -99,6 +100,7 @@ class DecoderBuilder:
         if layer == config.num_layers - 1:
             attended = self.select(attended, config.query_size)
             self._hidden = self.select(self.stream(), config.hidden_size)
+            self.linear.positions = "wanted"
         return self.project(attended, f"{at}.o_proj", config.hidden_size, config.query_size, bias=config.output_bias)
 
     def gated_mlp(self, x: str, at: str, *, fused: bool = False) -> str:

@@ -7,9 +7,9 @@ takes at no cost. Where the grid's columns are not in the matrix's order, x is p
 
     y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
 
-which keeps every weight of GGUF's Q4_1 exactly. Scales and minimums stay float16 in the file where the source has
-them so, or integers with a float16 step (`SuperScales`); the casts, products and m' are constants that onnxruntime
-folds when it loads the graph.
+which keeps the weights of GGUF's Q4_1. That term is part of the product (affine.py), but for a tied token table, which
+is also looked up. Scales stay float16 in the file where the source has them so, or integers with a float16 step
+(`SuperScales`); the casts and products are constants that onnxruntime folds when it loads the graph.
 """
 
 from __future__ import annotations
@@ -22,6 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from edgeai.architectures.affine import (
+    Columns,
+    columns_for,
+    digits_of,
+    in_the_middle,
+    is_affine,
+    offset_columns,
+    offsets_of,
+    shift_of,
+)
 from edgeai.architectures.graph import MICROSOFT, GraphBuilder
 from edgeai.errors import UnsupportedModel
 from edgeai.sources.weights import BlockTensor, FloatTensor, SuperScales, Tensor
@@ -122,8 +132,11 @@ class LinearBuilder:
 
     def __init__(self, graph: GraphBuilder) -> None:
         self.graph = graph
+        self.positions = ""  # a name for the leading dimensions of every x from here on; "": each may have others
         self._sums: dict[tuple[str, int], str] = {}
         self._ordered: dict[tuple[str, str], str] = {}
+        self._extended: dict[tuple[str, Columns], str] = {}
+        self._zeros: dict[tuple[str, int], str] = {}
 
     def matmul(self, x: str, name: str, tensor: Tensor, bias: str | None = None) -> str:
         """``x @ W.T + bias`` for x [rows, new, in_features], W [out_features, in_features], bias [out_features]."""
@@ -134,10 +147,41 @@ class LinearBuilder:
         self.check(name, tensor)
         tensor = centred(tensor)
         x = self._in_order(x, tensor)
+        if is_affine(tensor):
+            return self._affine(x, name, in_the_middle(tensor), bias)
         codes = self.graph.weight(f"{name}.codes", pack_codes(tensor.codes, tensor.bits, tensor.block_size))
         scales = self.scales(name, tensor)
         inputs = [codes, scales, *self.zero_points(name, tensor)]
         return self.product(x, inputs, self.offsets(name, tensor, scales), tensor, bias)
+
+    def _affine(self, x: str, name: str, tensor: BlockTensor, bias: str | None) -> str:
+        """One product with the offsets as further columns (affine.py)."""
+        columns = columns_for(tensor.codes.shape[1], tensor.block_size)
+        own, own_scales = offset_columns(digits_of(offsets_of(tensor), tensor.bits), columns)
+        whole = np.concatenate([tensor.codes, own], axis=1)
+        codes = self.graph.weight(f"{name}.codes", pack_codes(whole, tensor.bits, tensor.block_size))
+        offset_scales = self.float32(self.graph.weight(f"{name}.offset_scales", own_scales), own_scales)
+        scales = self.graph.op("Concat", [self.scales(name, tensor), offset_scales], axis=1)
+        return self._product(self._extend(x, columns), _with_bias([codes, scales], bias), tensor, whole.shape)
+
+    def _extend(self, x: str, columns: Columns) -> str:
+        """X [..., inputs] with the sums of its blocks and zeros behind it: [..., inputs + columns.count]."""
+        if (x, columns) not in self._extended:
+            sums = self._block_sums(x, columns.sums, columns.block_size)
+            parts = [x]
+            for fill in columns.fills:
+                parts += [sums, self._zeros_like(x, fill)] if fill else [sums]
+            self._extended[x, columns] = self.graph.op("Concat", parts, axis=-1)
+        return self._extended[x, columns]
+
+    def _zeros_like(self, x: str, width: int) -> str:
+        """Zeros [..., width] for an x [..., features]."""
+        key = (self.positions or x, width)
+        if key not in self._zeros:
+            graph = self.graph
+            shape = graph.op("Concat", [graph.op("Shape", [x], end=-1), graph.constant(np.array([width]))], axis=0)
+            self._zeros[key] = graph.op("ConstantOfShape", [shape])
+        return self._zeros[key]
 
     def product(
         self, x: str, inputs: Sequence[str], offsets: str | None, tensor: BlockTensor, bias: str | None = None
@@ -147,17 +191,16 @@ class LinearBuilder:
         `inputs` are codes, scales and zero points where there are some; `offsets` is m' [rows, blocks]. A bias [rows]
         inside the product costs nothing.
         """
-        if bias is not None:
-            inputs = [*inputs, *[""] * (4 - len(inputs)), bias]
-        y = self._product(x, inputs, tensor)
+        y = self._product(x, _with_bias(inputs, bias), tensor, tensor.codes.shape)
         if offsets is None:
             return y
         graph = self.graph
         by_block = graph.op("Transpose", [offsets], perm=[1, 0])
-        return graph.op("Add", [y, graph.op("MatMul", [self._block_sums(x, tensor), by_block])])
+        sums = self._block_sums(x, tensor.codes.shape[1] // tensor.block_size, tensor.block_size)
+        return graph.op("Add", [y, graph.op("MatMul", [sums, by_block])])
 
-    def _product(self, x: str, inputs: Sequence[str], tensor: BlockTensor) -> str:
-        rows, cols = tensor.codes.shape
+    def _product(self, x: str, inputs: Sequence[str], tensor: BlockTensor, shape: tuple[int, ...]) -> str:
+        rows, cols = shape
         return self.graph.op(
             "MatMulNBits",
             [x, *inputs],
@@ -196,7 +239,7 @@ class LinearBuilder:
 
     def offsets(self, name: str, tensor: BlockTensor, scales: str) -> str | None:
         """Offsets m' [rows, blocks] of an affine grid, from its float32 `scales`; None where it is zero throughout."""
-        shift = 0 if tensor.zero_points is not None else SYMMETRIC_ZERO[tensor.bits] - tensor.zero_point
+        shift = shift_of(tensor)
         if tensor.minimums is None and shift == 0:
             return None
         graph = self.graph
@@ -215,18 +258,17 @@ class LinearBuilder:
             self._ordered[x, order] = self.graph.op("Gather", [x, order], axis=-1)
         return self._ordered[x, order]
 
-    def _block_sums(self, x: str, tensor: BlockTensor) -> str:
+    def _block_sums(self, x: str, blocks: int, size: int) -> str:
         """Sums of the blocks of x [rows, new, features] → [rows, new, blocks].
 
         Of the ways to write it, a sum over a reshaped view was the fastest at every size; average pooling and a product
         with a 0/1 matrix take 6 to 15 times as long on a prompt.
         """
-        size = tensor.block_size
         key = (x, size)
         if key not in self._sums:
             graph = self.graph
-            blocks = graph.op("Reshape", [x, graph.constant(np.array([0, 0, tensor.codes.shape[1] // size, size]))])
-            self._sums[key] = graph.op("ReduceSum", [blocks, graph.constant(np.array([3]))], keepdims=0)
+            view = graph.op("Reshape", [x, graph.constant(np.array([0, 0, blocks, size]))])
+            self._sums[key] = graph.op("ReduceSum", [view, graph.constant(np.array([3]))], keepdims=0)
         return self._sums[key]
 
     @staticmethod
@@ -237,3 +279,8 @@ class LinearBuilder:
                 f"{name}: {tensor.bits} bits in blocks of {tensor.block_size} cannot be stored exactly",
                 "quantize it again with --bits 4 or --bits 8",
             )
+
+
+def _with_bias(inputs: Sequence[str], bias: str | None) -> Sequence[str]:
+    """Codes, scales and perhaps zero points, and a bias in its place: inside the product it costs nothing."""
+    return inputs if bias is None else [*inputs, *[""] * (4 - len(inputs)), bias]

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgeai.architectures.affine import digits_of, in_the_middle, is_affine, offsets_of
+from edgeai.architectures.blocks import LoadTensor
+from edgeai.architectures.linear import centred
 from edgeai.architectures.registry import reference_logits, write_graph
 from edgeai.onnx_session import OnnxSession
 from edgeai.sources.weights import BlockTensor, FloatTensor, SuperScales, Tensor
@@ -68,6 +71,25 @@ class Graph:
 
 def expected(source: TinySource, ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return reference_logits(source.config, source.load, list(ids))
+
+
+def kept(load: LoadTensor) -> LoadTensor:
+    """Tensors as products keep them: the offsets of affine blocks as their digits give them (affine.py).
+
+    A token table keeps its own, for it is looked up as well.
+    """
+
+    def keep(name: str) -> Tensor:
+        tensor = load(name)
+        if name == "model.embed_tokens.weight" or not isinstance(tensor, BlockTensor) or not is_affine(centred(tensor)):
+            return tensor
+        middle = in_the_middle(tensor)
+        offsets = offsets_of(middle)
+        minimums = np.zeros_like(offsets) if middle.minimums is None else middle.minimums.astype(np.float32)
+        rounded = minimums + digits_of(offsets, middle.bits).values() - offsets
+        return replace(middle, minimums=rounded, super_minimums=None)
+
+    return keep
 
 
 def random_ids(count: int, *, seed: int = 0, vocab: int = 96) -> list[int]:

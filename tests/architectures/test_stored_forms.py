@@ -1,4 +1,4 @@
-"""Every form a weight may be stored in: the graph holds exactly the source's values."""
+"""Every form a weight may be stored in: the graph holds the source's values, and offsets to eight bits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeai.architectures.registry import reference_logits
 from edgeai.build.validate import compare
 from edgeai.sources.weights import Tensor
-from tests.architectures.graphs import FORMS, GRIDS, Graph, expected, random_ids, stored
+from tests.architectures.graphs import FORMS, GRIDS, Graph, expected, kept, random_ids, stored
 from tests.fixtures.tiny import TinySource, tensor_shapes
 
 IDS = random_ids(60)
@@ -29,7 +30,7 @@ def matrices(form: str, **config) -> dict[str, Tensor]:
 
 def assert_exact(source: TinySource, folder: Path) -> None:
     """The weights are right when the graph computes in float."""
-    wanted = expected(source, IDS)
+    wanted = reference_logits(source.config, kept(source.load), IDS)
     actual = Graph(source, folder, exact=True).steps(IDS, STEPS)
     assert np.abs(actual - wanted).max() < EXACT * np.abs(wanted).max()
 
@@ -98,7 +99,7 @@ def test_the_measure_would_see_a_wrong_weight(tmp_path: Path) -> None:
     """One code of one matrix off by one is more than the tolerance."""
     overrides = matrices("q4_1")
     source = TinySource(overrides=overrides)
-    wanted = expected(source, IDS)
+    wanted = reference_logits(source.config, kept(source.load), IDS)
     tensor = overrides["model.layers.0.self_attn.v_proj.weight"]
     tensor.codes[3, 5] ^= 1  # type: ignore[union-attr]
     actual = Graph(source, tmp_path, exact=True).steps(IDS, STEPS)
