@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
@@ -49,6 +50,7 @@ class ServerSettings:
     also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
     max_context: int | None = None  # tokens of one sequence
     kv_budget_bytes: int | None = None  # for the KV cache of all sequences
+    kv_type: Literal["float32", "int8"] | None = None  # of the KV cache
     kv_disk_bytes: int | None = None  # for computed prompts that survive a restart; 0: none
     kv_daily_bytes: int = 2 << 30  # most of them to write in a day: SD cards wear
     threads: int | None = None

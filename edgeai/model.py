@@ -25,7 +25,7 @@ import psutil
 from edgeai.device.profile import read_memory
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.async_engine import AsyncEngine
-from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.config import EngineSettings, KVType, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import InvalidInput, PackageError
@@ -43,7 +43,6 @@ from edgeai.text.tokenizer import Tokenizer
 __all__ = ["AsyncModel", "Chunk", "Model", "default_settings", "model_shape"]
 
 Message = Mapping[str, Any]
-KV_TYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,9 @@ class _LoadedModel:
         limits = settings or default_settings(manifest)
         self.store = open_store(package, limits, disk)
         with ThreadPoolExecutor(1, "edgeai-load") as pool:  # onnxruntime lets Python go on while it loads the graph
-            graphs = {"adapter_graph": package.adapter_graph}
-            engine = pool.submit(Engine, package.graph, model_shape(manifest), limits, store=self.store, **graphs)
+            graph, adapter_graph = package.graphs(limits.kv_type)
+            shape = model_shape(manifest, limits.kv_type)
+            engine = pool.submit(Engine, graph, shape, limits, store=self.store, adapter_graph=adapter_graph)
             self.tokenizer, self.template = load_text(package)
         self._engine = engine.result()
 
@@ -260,7 +260,7 @@ def open_store(package: Package, settings: EngineSettings, disk: DiskCache | Non
     Those that came with it, over those on disk if there is a `disk`; None where there can be neither.
     """
     form = block_format(package, settings)
-    warm = open_warm(package, form, kv_type=KV_TYPE, block_tokens=settings.block_tokens)
+    warm = open_warm(package, form, kv_type=settings.kv_type, block_tokens=settings.block_tokens)
     if disk is None:
         return LayeredStore(warm, None) if warm is not None else None
     remove_unused(disk.root, keep=form.owner)
@@ -272,12 +272,12 @@ def block_format(package: Package, settings: EngineSettings) -> BlockFormat:
     """How the engine's cache blocks lie on disk."""
     shape = model_shape(package.manifest)
     dims = (shape.num_layers, 2, shape.num_kv_heads, settings.block_tokens, shape.head_size)
-    owner = f"{package.model_digest[:32]}-{KV_TYPE}-{settings.block_tokens}"
-    return BlockFormat(dims, KV_TYPE, owner=owner)
+    owner = f"{package.model_digest[:32]}-{settings.kv_type}-{settings.block_tokens}"
+    return BlockFormat(dims, settings.kv_type, owner=owner)
 
 
-def model_shape(manifest: Manifest) -> ModelShape:
-    """What the engine needs of a manifest."""
+def model_shape(manifest: Manifest, kv_type: KVType = "float32") -> ModelShape:
+    """What the engine needs of a manifest, and the type of KV cache that it is to have."""
     architecture = manifest.architecture
     return ModelShape(
         vocab_size=architecture.vocab_size,
@@ -288,6 +288,7 @@ def model_shape(manifest: Manifest) -> ModelShape:
         context_length=architecture.context_length,
         eos_token_ids=frozenset(manifest.tokens.eos),
         runtime=manifest.runtime,
+        kv_type=kv_type,
     )
 
 
@@ -301,7 +302,7 @@ def default_settings(manifest: Manifest, **overrides: Any) -> EngineSettings:
     chosen = {name: value for name, value in overrides.items() if value is not None}
     chosen.setdefault("threads", psutil.cpu_count(logical=False) or 1)
     if "kv_budget_bytes" not in chosen:
-        shape = model_shape(manifest)
+        shape = model_shape(manifest, chosen.get("kv_type", "float32"))
         rows = EngineSettings(**chosen).max_rows
         useful = 2 * rows * shape.token_bytes * shape.context_length  # rows and prefix cache
         chosen["kv_budget_bytes"] = min(useful, read_memory().available // 3)

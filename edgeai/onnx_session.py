@@ -19,6 +19,7 @@ from edgeai.errors import PackageError
 __all__ = ["Binding", "OnnxSession", "runtime_version"]
 
 Array = NDArray[Any]
+_NUMPY = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
 
 def runtime_version() -> str:
@@ -109,6 +110,11 @@ class OnnxSession:
     def input_shapes(self) -> dict[str, list[int | str]]:
         """Declared shapes of all inputs; symbolic dimensions are strings."""
         return {node.name: node.shape for node in self._session.get_inputs()}
+
+    @property
+    def input_types(self) -> dict[str, np.dtype[Any]]:
+        """Element types of the inputs that have numpy's."""
+        return {node.name: np.dtype(_NUMPY[node.type]) for node in self._session.get_inputs() if node.type in _NUMPY}
 
     @property
     def output_names(self) -> list[str]:

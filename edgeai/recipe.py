@@ -144,6 +144,8 @@ class QuantizationPlan(Strict):
     scheme: Literal["auto", "source", "rtn", "gptq"] = "source"
     bits: float | None = Field(default=None, ge=4, le=8)  # code bits of an average weight; 4: but for the token table
     max_size: str | None = Field(default=None, pattern=SIZE_PATTERN)  # of the whole package, instead of bits: "105MB"
+    block_size: Literal[32, 64, 128] = 32  # most values that share a scale; larger blocks are faster and less exact
+    table_bits: Literal[4, 8] | None = None  # of the token table and the head where bits is 4 or 8; 8 unless told
     calibration_tokens: int = Field(default=16384, ge=512)  # fewer where memory says so
     calibration: Path | None = None  # a text in the place of those that come with edgeai, relative to the recipe
     requantize: bool = False  # round what already lies on a grid as well
@@ -158,6 +160,8 @@ class QuantizationPlan(Strict):
     def _one_size(self) -> Self:
         if self.bits is not None and self.max_size is not None:
             raise ValueError("bits and max_size exclude each other")
+        if self.table_bits is not None and self.bits not in (4, 8):
+            raise ValueError("table_bits goes with bits 4 or 8: a mixture chooses for the table too")
         if self.scheme in ("rtn", "gptq") and self.bits is None and self.max_size is None:
             raise ValueError(f'scheme "{self.scheme}" needs bits (4 to 8) or max_size')
         if self.scheme == "source" and self.max_size is not None:

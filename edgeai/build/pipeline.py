@@ -13,8 +13,9 @@ from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.build.adapters import merged
 from edgeai.build.encoder.checkpoint import is_encoder
 from edgeai.build.encoder.pipeline import build_encoder
-from edgeai.build.kv_scales import kv_scales_bytes
+from edgeai.build.kv_scales import TOKENS, write_int8_caches
 from edgeai.build.leftovers import require_all_used
+from edgeai.build.quantize.calibration import calibration_segments
 from edgeai.build.quantize.scheme import Job, as_asked, quantized
 from edgeai.build.quantize.scratch import Scratch
 from edgeai.build.samples import samples
@@ -27,7 +28,6 @@ from edgeai.errors import InvalidInput
 from edgeai.package.licence import licence_notice
 from edgeai.package.manifest import (
     GRAPH_NAME,
-    KV_SCALES_NAME,
     LICENCE_NAME,
     TEMPLATE_NAME,
     TOKENIZER_NAME,
@@ -163,8 +163,8 @@ def _write(
         stored = StoredTensors(source, made, progress)
         config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME, context=context)
         require_all_used(source, stored.loaded)
-        if made.kv_scales is not None:
-            writer.write(KV_SCALES_NAME, kv_scales_bytes(made.kv_scales))
+        progress("measure the KV cache")
+        write_int8_caches(graph, config, calibration_segments(files, TOKENS, plan.calibration))
         require_size(writer.size_bytes, plan)
         quantization = stored.quantization()
         progress("validate")

@@ -6,9 +6,10 @@ compared at every position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,28 +45,48 @@ Answer: 14 times 36 is 504, so the school has 504 pupils.
 """
 
 
+class GraphRun:
+    """A written graph and one row of a KV cache of its own, of whichever type the graph has."""
+
+    def __init__(self, graph: Path, config: DecoderConfig) -> None:
+        self._session = OnnxSession(graph, threads=2)
+        self._config = config
+
+    def logits(self, ids: Sequence[int], steps: Sequence[int]) -> Logits:
+        """Logits [tokens, vocab_size] of `ids`, computed in consecutive runs of `steps` tokens."""
+        return self._run(ids, steps, np.arange)[0]
+
+    def cached(self, ids: Sequence[int]) -> NDArray[Any]:
+        """Keys and values [layers, 2, kv_heads, tokens, head_size] that `ids` leave in the cache."""
+        return self._run(ids, [len(ids)], lambda _: np.empty(0, np.int64))[1]
+
+    def _run(
+        self, ids: Sequence[int], steps: Sequence[int], wanted: Callable[[int], NDArray[np.int64]]
+    ) -> tuple[Logits, NDArray[Any]]:
+        config, done, logits = self._config, 0, list[Logits]()
+        shape = (config.num_layers, 2, 1, config.num_kv_heads, len(ids), config.head_size)
+        cache = np.zeros(shape, self._session.input_types["past.0.key"])
+        for new in steps:
+            index = wanted(new)
+            logits.append(np.empty((1, len(index), config.vocab_size), np.float32))
+            binding = self._session.binding()
+            binding.input("input_ids", np.array([ids[done : done + new]], np.int64))
+            binding.input("seqlens_k", np.array([done + new - 1], np.int32))
+            binding.input("query_seqlens", np.array([new], np.int32))
+            binding.input("total_sequence_length", np.array(done + new, np.int32))
+            binding.input("logit_index", index)
+            for layer, parts in enumerate(cache):
+                for part, values in zip(("key", "value"), parts, strict=True):
+                    binding.in_place(f"past.{layer}.{part}", f"present.{layer}.{part}", values)
+            binding.output("logits", logits[-1])
+            self._session.run_bound(binding)
+            done += new
+        return np.concatenate(logits, axis=1)[0], cache[:, :, 0]
+
+
 def run_graph(graph: Path, config: DecoderConfig, ids: Sequence[int], steps: Sequence[int]) -> Logits:
     """Logits [tokens, vocab_size] of `ids`, computed in consecutive runs of `steps` tokens over one KV cache."""
-    session = OnnxSession(graph, threads=2)
-    shape = (1, config.num_kv_heads, len(ids), config.head_size)
-    names = [f"{layer}.{part}" for layer in range(config.num_layers) for part in ("key", "value")]
-    cache = {name: np.zeros(shape, np.float32) for name in names}
-    logits = np.empty((1, len(ids), config.vocab_size), np.float32)
-    done = 0
-    for new in steps:
-        binding = session.binding()
-        binding.input("input_ids", np.array([ids[done : done + new]], np.int64))
-        binding.input("seqlens_k", np.array([done + new - 1], np.int32))
-        binding.input("query_seqlens", np.array([new], np.int32))
-        binding.input("total_sequence_length", np.array(done + new, np.int32))
-        binding.input("logit_index", np.arange(new))
-        for name, values in cache.items():
-            binding.in_place(f"past.{name}", f"present.{name}", values)
-        binding.output("logits", logits[:, done : done + new])
-        session.run_bound(binding)
-        done += new
-    every: Logits = logits[0]
-    return every
+    return GraphRun(graph, config).logits(ids, steps)
 
 
 def chunked(tokens: int) -> list[int]:

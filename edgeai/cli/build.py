@@ -29,6 +29,12 @@ def build(
         float | None, typer.Option(help="Bits of an average weight, 4 to 8, for weights that come as floats.")
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Size of the whole package instead of bits: 105MB.")] = None,
+    block_size: Annotated[
+        int | None, typer.Option(help="Most values that share a scale: 32, or 64 or 128, faster and less exact.")
+    ] = None,
+    table_bits: Annotated[
+        int | None, typer.Option(help="Bits of the token table and the head beside --bits 4 or 8; 8 unless told.")
+    ] = None,
     scheme: Annotated[
         Scheme | None, typer.Option(help="How floats are rounded; by default gptq, and what lies on a grid stays.")
     ] = None,
@@ -64,7 +70,15 @@ def build(
     from edgeai.recipe import QuantizationPlan
 
     prompts = read(warm) if warm else []  # what is wrong with them is told before the work, not after it
-    plan = _plan(scheme, bits=bits, max_size=max_size, calibration=calibration, requantize=requantize)
+    plan = _plan(
+        scheme,
+        bits=bits,
+        max_size=max_size,
+        block_size=block_size,
+        table_bits=table_bits,
+        calibration=calibration,
+        requantize=requantize,
+    )
     options: dict[str, Any] = {
         "out": out,
         "accept_licence": accept_licence,
@@ -119,7 +133,8 @@ def _plan(scheme: str | None, **options: Any) -> QuantizationPlan | None:
     if scheme is None and not any(options.values()):
         return None
     try:
-        return QuantizationPlan.model_validate({"scheme": scheme or "auto", **options})
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return QuantizationPlan.model_validate({"scheme": scheme or "auto", **chosen})
     except ValidationError as error:
         raise InvalidInput(f"these options do not go together: {describe_errors(error)}") from None
 

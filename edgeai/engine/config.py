@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 GIB = 1 << 30
+KVType = Literal["float32", "int8"]
+KV_BYTES: dict[KVType, int] = {"float32": 4, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,12 @@ class ModelShape:
     context_length: int
     eos_token_ids: frozenset[int] = frozenset()
     runtime: Literal["fused", "exported", "exported-unpadded"] = "fused"  # which runner the graph needs
+    kv_type: KVType = "float32"  # of the graph's cache
 
     @property
     def token_bytes(self) -> int:
-        """Bytes that one token takes in a float32 KV cache."""
-        return self.num_layers * 2 * self.num_kv_heads * self.head_size * 4
+        """Bytes that one token takes in the KV cache."""
+        return self.num_layers * 2 * self.num_kv_heads * self.head_size * KV_BYTES[self.kv_type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class EngineSettings:
     """
 
     threads: int = 2
+    kv_type: KVType = "float32"  # int8 takes a quarter of the memory, and prompts longer; for packages that have it
     spin_us: int | None = None
     cpus: tuple[int, ...] = ()
     max_rows: int = 8

@@ -11,6 +11,7 @@ Slots 0 to n-1 of a layer are one contiguous array, so a batch is a slice withou
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from edgeai.engine.config import ModelShape
 from edgeai.errors import OutOfMemory
 
-GRANULE = 64  # tokens; 64 rows of 64 floats are 16 KiB, the largest page size in use on boards
+GRANULE = 64  # tokens; 64 rows of 64 floats are 16 KiB, the largest page size in use on boards (of int8: 4 KiB)
 
-Floats = NDArray[np.float32]
+Cached = NDArray[Any]  # float32, or int8 codes
 
 
 def granules(tokens: int) -> int:
@@ -29,7 +30,7 @@ def granules(tokens: int) -> int:
 
 
 class KVArena:
-    """Keys and values of all slots: `array` is [layers, 2, slots, kv_heads, capacity, head_size], float32.
+    """Keys and values of all slots: `array` is [layers, 2, slots, kv_heads, capacity, head_size], of the shape's type.
 
     Raises `OutOfMemory` when the address space cannot be reserved.
     """
@@ -40,9 +41,10 @@ class KVArena:
         while self.capacity & (self.capacity - 1) == 0:
             self.capacity += GRANULE  # heads a power of two apart would compete for the same cache lines
         dims = (shape.num_layers, 2, slots, shape.num_kv_heads, self.capacity, shape.head_size)
-        size = int(np.prod(dims, dtype=np.int64)) * 4
+        kind = np.dtype(shape.kv_type)
+        size = int(np.prod(dims, dtype=np.int64)) * kind.itemsize
         self._map = reserve(size)
-        self.array: Floats = np.frombuffer(self._map, np.float32).reshape(dims)
+        self.array: Cached = np.frombuffer(self._map, kind).reshape(dims)
         self._token_bytes = shape.token_bytes
         self._written = [0] * slots  # tokens, in whole granules
 
@@ -63,11 +65,11 @@ class KVArena:
         """Count `tokens` tokens of `slot` as used; the pages come with the writes."""
         self._written[slot] = max(self._written[slot], granules(tokens))
 
-    def read(self, slot: int, start: int, stop: int) -> Floats:
+    def read(self, slot: int, start: int, stop: int) -> Cached:
         """A copy of positions start to stop: [layers, 2, kv_heads, stop - start, head_size]."""
         return self.array[:, :, slot, :, start:stop].copy()
 
-    def write(self, slot: int, start: int, values: Floats) -> None:
+    def write(self, slot: int, start: int, values: Cached) -> None:
         """Put back what `read` gave, at positions from `start` on."""
         stop = start + values.shape[3]
         self.grow(slot, stop)

@@ -11,11 +11,12 @@ import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Block = NDArray[np.float32]  # [layers, 2, kv_heads, block_tokens, head_size]
+Block = NDArray[Any]  # of the cache's type, [layers, 2, kv_heads, block_tokens, head_size]
 ROOT = b""
 
 

@@ -12,7 +12,8 @@ __all__ = [
     "ADAPTER_GRAPH_NAME",
     "ADAPTER_SITES_NAME",
     "GRAPH_NAME",
-    "KV_SCALES_NAME",
+    "INT8_ADAPTER_GRAPH_NAME",
+    "INT8_GRAPH_NAME",
     "LICENCE_NAME",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
@@ -48,7 +49,8 @@ TEMPLATE_NAME = "chat_template.jinja"
 LICENCE_NAME = "LICENSE"
 ADAPTER_GRAPH_NAME = "model_lora.onnx"
 ADAPTER_SITES_NAME = "model_lora.json"
-KV_SCALES_NAME = "kv_scales.npy"  # for an 8-bit KV cache; only where calibration text was read
+INT8_GRAPH_NAME = "model_int8_cache.onnx"
+INT8_ADAPTER_GRAPH_NAME = "model_lora_int8_cache.onnx"
 
 
 class FileEntry(Strict):

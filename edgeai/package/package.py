@@ -13,11 +13,13 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from edgeai.errors import NotFound, PackageError
+from edgeai.errors import InvalidInput, NotFound, PackageError
 from edgeai.package.manifest import (
     ADAPTER_GRAPH_NAME,
     ADAPTER_SITES_NAME,
     GRAPH_NAME,
+    INT8_ADAPTER_GRAPH_NAME,
+    INT8_GRAPH_NAME,
     LICENCE_NAME,
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -74,6 +76,26 @@ class Package:
         """The same graph with room for adapters; None for models that take none."""
         both = {ADAPTER_GRAPH_NAME, ADAPTER_SITES_NAME} <= self.manifest.files.keys()
         return self.path / ADAPTER_GRAPH_NAME if both else None
+
+    @property
+    def kv_types(self) -> tuple[str, ...]:
+        """Types of KV cache that the package has graphs for."""
+        return ("float32", "int8") if INT8_GRAPH_NAME in self.manifest.files else ("float32",)
+
+    def graphs(self, kv_type: str) -> tuple[Path, Path | None]:
+        """The plain graph over a KV cache of `kv_type`, and the one with room for adapters.
+
+        Raises `InvalidInput` for a type that the package has no graph for.
+        """
+        if kv_type not in self.kv_types:
+            raise InvalidInput(
+                f"{self.name} has no graph for a KV cache of {kv_type}, only of {', '.join(self.kv_types)}",
+                "build it again, or leave the type of the KV cache out",
+            )
+        if kv_type == "float32":
+            return self.graph, self.adapter_graph
+        takes_adapters = self.adapter_graph and INT8_ADAPTER_GRAPH_NAME in self.manifest.files
+        return self.path / INT8_GRAPH_NAME, self.path / INT8_ADAPTER_GRAPH_NAME if takes_adapters else None
 
     @property
     def weights(self) -> Path:

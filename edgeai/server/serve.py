@@ -98,6 +98,7 @@ def load_models(packages: Sequence[Package], settings: ServerSettings) -> tuple[
             max_queue=settings.max_queue,
             max_context=settings.max_context,
             kv_budget_bytes=settings.kv_budget_bytes,
+            kv_type=settings.kv_type,
         )
         model = AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
     return model, encoders

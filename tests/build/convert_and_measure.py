@@ -38,7 +38,7 @@ def main(source: str, folder: Path) -> None:
 
     def progress(step: str, done: int = 0, total: int = 0) -> None:
         nonlocal conversion
-        if step == "validate":
+        if step == "measure the KV cache":
             conversion = sampler.peak
 
     build_package(source, out=folder / "package", home=folder, cache=folder, progress=progress)

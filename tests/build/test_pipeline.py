@@ -20,7 +20,6 @@ from edgeai.build.validate import GRAPH_LIMIT
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import InvalidInput, NotFound, SourceError, UnsupportedModel, ValidationFailed
 from edgeai.model import Model
-from edgeai.package.manifest import KV_SCALES_NAME
 from edgeai.package.package import Package
 from edgeai.recipe import QuantizationPlan
 from edgeai.sources.gguf_blocks import DECODERS, FLOATS
@@ -157,9 +156,6 @@ def test_error_compensation_and_a_mixture_of_bits(write_gguf: Write, target: Pat
     assert quantization.expected_kl is not None
     assert report.quality.p99_kl is not None
     assert report.quality.mean_kl <= report.quality.p99_kl <= report.quality.max_kl
-    scales = np.load(target / KV_SCALES_NAME)
-    assert scales.shape == (2, 2, 2, 16)
-    assert (scales > 0).all()
     assert not list(target.parent.parent.rglob("quantize-*"))
 
 
@@ -331,7 +327,7 @@ def test_progress_names_the_steps(tiny_gguf: Path, target: Path) -> None:
     converted = [(done, total) for step, done, total in seen if step == "convert"]
     assert converted == [(number + 1, 20) for number in range(20)]
     steps = [step for step, _, _ in seen]
-    assert list(dict.fromkeys(steps)) == ["convert", "validate", "sample answers"]
+    assert list(dict.fromkeys(steps)) == ["convert", "measure the KV cache", "validate", "sample answers"]
 
 
 FULL_DISK = """

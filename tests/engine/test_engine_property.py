@@ -20,7 +20,7 @@ from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
 from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import BlockFormat
-from edgeai.package.manifest import ADAPTER_GRAPH_NAME
+from edgeai.package.manifest import ADAPTER_GRAPH_NAME, GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
 from tests.fixtures.peft import tiny_adapter
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
@@ -41,9 +41,27 @@ requests = st.tuples(
 )
 
 
+ADAPTER_GRAPHS = {GRAPH_NAME: ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME: INT8_ADAPTER_GRAPH_NAME}
+
+
+def adapter_graph(graph: Path) -> Path:
+    return graph.with_name(ADAPTER_GRAPHS[graph.name])
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def shape(tiny_shape: ModelShape, request: pytest.FixtureRequest) -> ModelShape:
+    return replace(tiny_shape, kv_type=request.param)
+
+
 @pytest.fixture(scope="module")
-def naive(repetitive_graph: Path, tiny_shape: ModelShape):
-    runner = ModelRunner(repetitive_graph, tiny_shape, SETTINGS, 512, repetitive_graph.with_name(ADAPTER_GRAPH_NAME))
+def graph(repetitive_graph: Path, shape: ModelShape) -> Path:
+    return repetitive_graph if shape.kv_type == "float32" else repetitive_graph.with_name(INT8_GRAPH_NAME)
+
+
+@pytest.fixture(scope="module")
+def naive(graph: Path, shape: ModelShape):
+    """The loop on the same graph: an int8 cache rounds keys and values the same way whoever reads them."""
+    runner = ModelRunner(graph, shape, SETTINGS, 512, adapter_graph(graph))
     runner.enable_adapters()
 
     @cache
@@ -64,12 +82,12 @@ def engine_with(
 ) -> Engine:
     budget = tokens * shape.token_bytes
     limits = replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts, max_adapters=2)
-    return Engine(graph, shape, limits, adapter_graph=graph.with_name(ADAPTER_GRAPH_NAME), store=store)
+    return Engine(graph, shape, limits, adapter_graph=adapter_graph(graph), store=store)
 
 
 def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
-    return BlockStore(folder, BlockFormat(block), disk_bytes=1 << 20, daily_bytes=1 << 30)
+    return BlockStore(folder, BlockFormat(block, shape.kv_type), disk_bytes=1 << 20, daily_bytes=1 << 30)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,9 +98,7 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     drafts=st.sampled_from([0, 3, 10]),
     damaged=st.none() | st.sets(st.integers(0, 20)),
 )
-def test_equals_the_naive_loop(
-    naive, repetitive_graph: Path, tiny_shape: ModelShape, schedule, budget, cache, drafts, damaged
-) -> None:
+def test_equals_the_naive_loop(naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged) -> None:
     """Requests join at given steps, with one adapter or another; some are cancelled; a small budget forces preemption
     and eviction. With `damaged`, all of it happens again after a restart, over a store with some blocks damaged.
 
@@ -90,7 +106,7 @@ def test_equals_the_naive_loop(
     """
 
     def live(store: BlockStore | None) -> None:
-        engine = engine_with(repetitive_graph, tiny_shape, budget, cache=cache, drafts=drafts, store=store)
+        engine = engine_with(graph, shape, budget, cache=cache, drafts=drafts, store=store)
         check(naive, schedule, run_schedule(engine, schedule))
 
     if damaged is None:
@@ -98,7 +114,7 @@ def test_equals_the_naive_loop(
         return
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
-            with closing(open_store(Path(folder), tiny_shape)) as store:
+            with closing(open_store(Path(folder), shape)) as store:
                 live(store)
                 store.flush()
             for number, path in enumerate(sorted(Path(folder).glob("*.kv"))):
@@ -133,9 +149,9 @@ def check(naive, schedule, outputs: dict[str, list[int]]) -> None:
             assert outputs[str(i)] == expected[: len(outputs[str(i)])]
 
 
-def test_preemption_and_eviction_really_happen(naive, repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+def test_preemption_and_eviction_really_happen(naive, graph: Path, shape: ModelShape) -> None:
     """The property would be hollow if a small budget never forced anything out."""
-    engine = engine_with(repetitive_graph, tiny_shape, 320, cache=True)
+    engine = engine_with(graph, shape, 320, cache=True)
     jobs = [tuple(range(2 + i, 60 + i)) for i in range(4)]
     for i, prompt in enumerate(jobs):
         engine.add(str(i), prompt, SamplingParams(max_tokens=150, temperature=0, ignore_eos=True))
@@ -151,13 +167,13 @@ def test_preemption_and_eviction_really_happen(naive, repetitive_graph: Path, ti
         assert len(outputs[str(i)]) == 150
 
 
-def test_sampled_text_depends_on_its_seed_alone(repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+def test_sampled_text_depends_on_its_seed_alone(graph: Path, shape: ModelShape) -> None:
     """A seeded request gives the same tokens alone, in a crowd, when it is preempted, and whatever is drafted."""
     params = SamplingParams(max_tokens=100, temperature=1.3, top_p=0.95, seed=7, ignore_eos=True)
     prompt = tuple(range(5, 45))
     results = []
     for budget, crowd, drafts in ((2048, 0, 0), (2048, 3, 0), (320, 3, 0), (2048, 0, 8), (320, 3, 8)):
-        engine = engine_with(repetitive_graph, tiny_shape, budget, cache=False, drafts=drafts)
+        engine = engine_with(graph, shape, budget, cache=False, drafts=drafts)
         for i in range(crowd):
             engine.add(f"crowd {i}", prompt[i:], replace(params, seed=i))
         engine.add("mine", prompt, params)
@@ -169,9 +185,9 @@ def test_sampled_text_depends_on_its_seed_alone(repetitive_graph: Path, tiny_sha
     assert len(results[0]) == 100
 
 
-def test_drafts_are_really_accepted_and_refused(naive, repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+def test_drafts_are_really_accepted_and_refused(naive, graph: Path, shape: ModelShape) -> None:
     """The property would be hollow if nothing was ever drafted, or every draft was right, in a batch of ragged rows."""
-    engine = engine_with(repetitive_graph, tiny_shape, 2048, cache=False, drafts=10)
+    engine = engine_with(graph, shape, 2048, cache=False, drafts=10)
     jobs = [tuple(range(2 + i, 40 + 3 * i)) for i in range(4)]
     for i, prompt in enumerate(jobs):
         engine.add(str(i), prompt, SamplingParams(max_tokens=100 + i, temperature=0, ignore_eos=True))

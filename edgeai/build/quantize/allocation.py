@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeai.build.quantize.grid import Grid
+from edgeai.build.quantize.grid import grid_for
 from edgeai.build.quantize.groups import Group
 from edgeai.errors import InvalidInput
 
@@ -18,15 +18,20 @@ REMAINING = 1 / 256  # of a divergence at four bits, at eight
 
 
 def allocate(
-    groups: Sequence[Group], costs: Sequence[float], *, bits: float | None = None, budget: int | None = None
+    groups: Sequence[Group],
+    costs: Sequence[float],
+    *,
+    bits: float | None = None,
+    budget: int | None = None,
+    block_size: int = 32,
 ) -> list[int]:
     """Bits of each group, four or eight, with an average of at most `bits` a weight or at most `budget` bytes in all.
 
     Raises `InvalidInput` for a budget that four bits throughout do not meet.
     """
     chosen = [SMALL] * len(groups)
-    left = _room(groups, bits, budget)
-    extra = [_extra(group, bits) for group in groups]
+    left = _room(groups, bits, budget, block_size)
+    extra = [_extra(group, bits, block_size) for group in groups]
     by_worth = sorted(range(len(groups)), key=lambda number: -costs[number] / extra[number])
     for number in by_worth:
         if extra[number] <= left:
@@ -40,14 +45,14 @@ def predicted(costs: Sequence[float], bits: Sequence[int]) -> float:
     return sum(cost * (1 if width == SMALL else REMAINING) for cost, width in zip(costs, bits, strict=True))
 
 
-def stored_bytes(group: Group, bits: int) -> int:
-    return sum(Grid(bits).stored_bytes(rows, cols) for rows, cols in group.shapes)
+def stored_bytes(group: Group, bits: int, block_size: int = 32) -> int:
+    return sum(grid_for(cols, bits, block_size).stored_bytes(rows, cols) for rows, cols in group.shapes)
 
 
-def _room(groups: Sequence[Group], bits: float | None, budget: int | None) -> float:
+def _room(groups: Sequence[Group], bits: float | None, budget: int | None, block_size: int) -> float:
     if budget is None:
         return ((bits or SMALL) - SMALL) * sum(group.weights for group in groups)
-    least = sum(stored_bytes(group, SMALL) for group in groups)
+    least = sum(stored_bytes(group, SMALL, block_size) for group in groups)
     if least > budget:
         raise InvalidInput(
             f"the matrices take {least / 1e6:.1f} MB at four bits, more than the {budget / 1e6:.1f} MB that are left"
@@ -58,8 +63,8 @@ def _room(groups: Sequence[Group], bits: float | None, budget: int | None) -> fl
     return budget - least
 
 
-def _extra(group: Group, bits: float | None) -> float:
+def _extra(group: Group, bits: float | None, block_size: int) -> float:
     """What eight bits take of the room: code bits for an average, bytes for a budget."""
     if bits is not None:
         return (LARGE - SMALL) * group.weights
-    return stored_bytes(group, LARGE) - stored_bytes(group, SMALL)
+    return stored_bytes(group, LARGE, block_size) - stored_bytes(group, SMALL, block_size)

@@ -49,6 +49,14 @@ class Grid:
         return np.clip(rounded, -self.zero, self.zero - 1, out=rounded)
 
 
+def grid_for(cols: int, bits: int, most: int = 32) -> Grid:
+    """The grid of a matrix with so many columns: its blocks are the largest that divide them, up to `most` values."""
+    size = most
+    while size > Grid(bits).block_size and cols % size:
+        size //= 2
+    return Grid(bits, size)
+
+
 def as_multiples(scales: Floats, grid: Grid) -> SuperScales:
     """Scales [rows, blocks] in their stored form. Its `values` are what codes have to be chosen for.
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeai.architectures.blocks import LoadTensor
 from edgeai.architectures.config import DecoderConfig
@@ -15,7 +14,7 @@ from edgeai.architectures.registry import run_reference
 from edgeai.build.quantize.allocation import allocate, predicted
 from edgeai.build.quantize.calibration import calibration_segments
 from edgeai.build.quantize.compensate import compensated, curvature
-from edgeai.build.quantize.grid import Floats, Grid, nearest_tensor
+from edgeai.build.quantize.grid import Floats, Grid, grid_for, nearest_tensor
 from edgeai.build.quantize.groups import Group, find_groups
 from edgeai.build.quantize.scratch import Scratch
 from edgeai.build.quantize.sensitivity import sensitivities
@@ -39,7 +38,6 @@ class Quantized:
     load: LoadTensor
     made: frozenset[str] = frozenset()  # names of the tensors that were rounded
     expected_kl: float | None = None  # by the sensitivities, where they were measured
-    kv_scales: NDArray[np.float16] | None = None  # [layers, key and value, kv_heads, head_size]
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,14 @@ def choose_grids(job: Job, groups: Sequence[Group]) -> tuple[dict[str, Grid], fl
     """The grid of every matrix, and the mean KL divergence expected of them where sensitivities were measured."""
     plan = job.plan
     if plan.max_size is None and plan.bits in (4, 8):
-        bits = [int(plan.bits) if not group.is_table else TABLE_BITS for group in groups]
-        return _grids(groups, bits), None
+        bits = [int(plan.bits) if not group.is_table else plan.table_bits or TABLE_BITS for group in groups]
+        return _grids(groups, bits, plan.block_size), None
     probe = [s[:PROBE_TOKENS] for s in calibration_segments(job.files, 10**9, plan.calibration)]
     chosen = [probe[len(probe) * number // PROBE_SEGMENTS] for number in range(PROBE_SEGMENTS)]
     costs = sensitivities(job.config, job.source.load, chosen, groups, Grid(4), job.progress)
     budget = None if plan.max_size is None else parse_size(plan.max_size) - job.other_bytes
-    bits = allocate(groups, costs, bits=plan.bits, budget=budget)
-    return _grids(groups, bits), predicted(costs, bits)
+    bits = allocate(groups, costs, bits=plan.bits, budget=budget, block_size=plan.block_size)
+    return _grids(groups, bits, plan.block_size), predicted(costs, bits)
 
 
 def calibration_tokens(config: DecoderConfig, wanted: int) -> int:
@@ -122,12 +120,11 @@ def _compensated(job: Job, grids: Mapping[str, Grid], expected: float | None) ->
     )
     run_reference(decoder)
     _compensate_head(job, grids, decoder.hidden[decoder.tokens :])
-    scales = [np.stack([decoder.kv[layer].key, decoder.kv[layer].value]) for layer in sorted(decoder.kv)]
 
     def load(name: str) -> Tensor:
         return job.scratch.load(name) if name in job.scratch else job.source.load(name)
 
-    return Quantized("gptq", load, frozenset(grids), expected, (np.stack(scales) / 127).astype(np.float16))
+    return Quantized("gptq", load, frozenset(grids), expected)
 
 
 def _compensate_head(job: Job, grids: Mapping[str, Grid], hidden: Floats) -> None:
@@ -144,8 +141,12 @@ def _compensate_head(job: Job, grids: Mapping[str, Grid], hidden: Floats) -> Non
         job.scratch.keep(EMBEDDINGS, nearest_tensor(job.source.load(EMBEDDINGS), grids[EMBEDDINGS]))
 
 
-def _grids(groups: Sequence[Group], bits: Sequence[int]) -> dict[str, Grid]:
-    return {name: Grid(width) for group, width in zip(groups, bits, strict=True) for name in group.names}
+def _grids(groups: Sequence[Group], bits: Sequence[int], block_size: int) -> dict[str, Grid]:
+    return {
+        name: grid_for(cols, width, block_size)
+        for group, width in zip(groups, bits, strict=True)
+        for name, (_, cols) in zip(group.names, group.shapes, strict=True)
+    }
 
 
 def _may(job: Job, name: str) -> bool:

@@ -16,7 +16,6 @@ Nothing here knows about architectures: `ReferenceDecoder` computes them all by 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,6 @@ DOUBLE = 4096  # columns up to which linear systems are solved in float64
 RIDGE = 0.3  # of the mean diagonal: how much more W' is trusted than W needs evidence
 ChooseGrid = Callable[[str], Grid | None]  # by the name of a matrix; None where it is kept as it is
 Keep = Callable[[str, BlockTensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class KVRange:
-    """Largest magnitudes in a layer's KV cache, each [kv_heads, head_size]; keys as they are cached, after rotation."""
-
-    key: Floats
-    value: Floats
 
 
 class QuantizingDecoder(ReferenceDecoder):
@@ -61,7 +52,6 @@ class QuantizingDecoder(ReferenceDecoder):
         lengths = [len(segment) for segment in segments]
         super().__init__(config, load, [*ids, *ids], [*lengths, *lengths])
         self.tokens = len(ids)
-        self.kv: dict[int, KVRange] = {}
         self._choose, self._keep, self._progress = choose, keep, progress
         self._inputs: Floats | None = None
         self._curve: Curvature | None = None
@@ -104,13 +94,6 @@ class QuantizingDecoder(ReferenceDecoder):
         """Both halves go to the experts that the float half chooses, so that an expert sees the same tokens twice."""
         plain = super().shares(x[: self.tokens], layer, name)
         return np.concatenate([plain, plain])
-
-    def attend(self, q: Floats, k: Floats, v: Floats, layer: int) -> Floats:
-        """Also notes the range of what will be cached."""
-        peaks = KVRange(np.abs(k).max(axis=1), np.abs(v).max(axis=1))
-        before = self.kv.get(layer, peaks)
-        self.kv[layer] = KVRange(np.maximum(peaks.key, before.key), np.maximum(peaks.value, before.value))
-        return super().attend(q, k, v, layer)
 
     def _observe(self, x: Floats) -> None:
         """Hessian of inputs and the map from W to W'; products of the same inputs share them."""

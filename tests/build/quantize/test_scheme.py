@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgeai.architectures.reference import EMBEDDINGS
 from edgeai.architectures.registry import decoder_config
@@ -60,3 +61,14 @@ def test_memory_bounds_the_calibration() -> None:
     assert calibration_tokens(CONFIG, 16384) == 16384
     large = decoder_config({**SOURCE.config, "hidden_size": 4096, "intermediate_size": 14336})
     assert 500 < calibration_tokens(large, 16384) < 2000
+
+
+def test_blocks_are_as_large_as_the_columns_allow(tmp_path: Path) -> None:
+    task = job(tmp_path, scheme="rtn", bits=4, block_size=128, table_bits=4)
+    grids, _ = choose_grids(task, candidates(task))
+    sizes = {name: grid.block_size for name, grid in grids.items()}
+    assert {size for name, size in sizes.items() if "down_proj" in name} == {128}  # of 128 columns
+    assert {size for name, size in sizes.items() if "down_proj" not in name} == {64}  # of 64
+    assert grids[EMBEDDINGS].bits == 4
+    with pytest.raises(ValidationError, match="table_bits goes with bits 4 or 8"):
+        QuantizationPlan(scheme="rtn", bits=4.5, table_bits=4)
