@@ -249,7 +249,10 @@ def test_the_real_recipe_s_defaults(smollm: Model) -> None:
     assert {name: getattr(params, name) for name in stated} == stated
 
 
-def test_a_seeded_answer_is_repeated(smollm: Model) -> None:
+def test_a_seeded_answer_is_repeated(smollm_package: Package) -> None:
+    """Where the same runs are made: a cached prefix or a draft changes their shapes, and so how int8 sums round."""
+    settings = default_settings(smollm_package.manifest, max_context=512, max_rows=1, draft_tokens=0)
+    smollm = Model.load(smollm_package, replace(settings, prefix_cache=False))
     params = smollm.default_params(temperature=1.0, max_tokens=30, seed=11)
     answers = [text_of(list(smollm.chat(QUESTION, params))) for _ in range(2)]
     assert answers[0] == answers[1]
