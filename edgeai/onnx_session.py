@@ -5,6 +5,7 @@ Importing the `edgeai` package has switched onnxruntime's telemetry off before t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgeai.errors import PackageError
 __all__ = ["Binding", "OnnxSession", "runtime_version"]
 
 Array = NDArray[Any]
+WHOLE_SCORES = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 _NUMPY = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
 
@@ -65,8 +67,9 @@ class OnnxSession:
     `threads` is the size of the pool that computes one run, the calling thread included. `spin_us` is how long, in
     microseconds, a thread looks for work within a run before it sleeps; None leaves that to onnxruntime. `cpus` are the
     logical processors, from 0, that the pool's threads stay on (the caller pins its own thread, `device.affinity`);
-    empty: any. `varied_shapes` is for graphs whose inputs rarely have the same shape twice: nothing is remembered by
-    shape, and int8 products avoid x86 instructions that saturate.
+    empty: any. `whole_scores` lets attention to a prompt make all its scores at once, heads * tokens * capacity floats,
+    instead of tile by tile: faster, where there is memory for it. `varied_shapes` is for graphs whose inputs rarely
+    have the same shape twice: nothing is remembered by shape, and int8 products avoid x86 instructions that saturate.
 
     Raises `PackageError` when the graph cannot be loaded.
     """
@@ -78,6 +81,7 @@ class OnnxSession:
         threads: int,
         spin_us: int | None = None,
         cpus: Sequence[int] = (),
+        whole_scores: bool = False,
         varied_shapes: bool = False,
     ) -> None:
         options = ort.SessionOptions()
@@ -97,6 +101,7 @@ class OnnxSession:
             options.enable_mem_pattern = False
             # Without VNNI the fast product of unsigned and signed bytes overflows 16 bits.
             options.add_session_config_entry("session.x64quantprecision", "1")
+        os.environ[WHOLE_SCORES] = "1" if whole_scores else "0"  # read when the session makes its kernels
         try:
             self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes

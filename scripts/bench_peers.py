@@ -1,20 +1,22 @@
-"""Measures edgeai beside llama.cpp on the same weights, in turn, and prints ratios.
+"""Measures edgeai beside llama.cpp, in turn, and prints ratios: on the same weights, and each at its fastest.
 
-Both run in processes of their own that wait while the other works. A figure is the median over rounds; a ratio is the
+All run in processes of their own that wait while another works. A figure is the median over rounds; a ratio is the
 median of the ratios within each round, so that a machine whose speed drifts does not decide it.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench_rows import Row, markdown, row_of, write_rows
+
+from edgeai.package.package import Package
 
 WORKER = Path(__file__).with_name("bench_worker.py")
 
@@ -31,6 +33,7 @@ class Worker:
     """A contestant: answers one task at a time."""
 
     def __init__(self, python: str, kind: str, path: Path, threads: int) -> None:
+        self.threads = threads
         command = self._command = [python, str(WORKER), kind, str(path), str(threads)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -57,59 +60,69 @@ class Worker:
         return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table; ratios above 1 mean that edgeai is better."""
-
-    metric: str
-    label: str
-    ours: float
-    same: float
-    ratio_same: float
-
-
-def compare(ours: Worker, same: Worker, rounds: int) -> list[Row]:
-    samples: dict[str, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
+def measure(contestants: Mapping[str, Worker], rounds: int) -> list[dict[str, dict[str, float]]]:
+    """Figures of each round, by contestant and metric."""
+    results = []
     for number in range(-1, rounds):  # round -1 warms up
+        figures: dict[str, dict[str, float]] = {name: {} for name in contestants}
         for metric, (task, argument, _) in METRICS.items():
             seed = 1000 * (number + 2) + len(metric)
-            pair = (ours(task, argument, seed), same(task, argument, seed))
-            if number >= 0:
-                samples[metric].append(pair)
-                print(f"round {number + 1}/{rounds} {metric}: {pair[0]:.1f} / {pair[1]:.1f}", file=sys.stderr)
-    return [row_of(metric, METRICS[metric][2], pairs) for metric, pairs in samples.items()]
+            for name, worker in contestants.items():
+                figures[name][metric] = worker(task, argument, seed)
+        if number >= 0:
+            results.append(figures)
+            print(f"round {number + 1}/{rounds}: {json.dumps(figures)}", file=sys.stderr)
+    return results
 
 
-def row_of(metric: str, label: str, pairs: list[tuple[float, float]]) -> Row:
-    ours, same = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-    return Row(metric, label, round(ours, 1), round(same, 1), round(ratio, 3))
-
-
-def markdown(rows: list[Row]) -> str:
-    lines = ["| | edgeai | llama.cpp, same weights | ratio |", "|---|---|---|---|"]
-    lines += [f"| {row.label} | {row.ours} | {row.same} | {row.ratio_same:.2f}x |" for row in rows]
-    return "\n".join(lines)
+def limits(worker: Worker, package: Path, rows: Sequence[Row]) -> str:
+    """How far a package is from what the machine could do at most, in a sentence."""
+    bandwidth, rate = worker("bandwidth", 2, 0), worker("multiply", 2, 0)
+    weights = Package.open(package).weights.stat().st_size / 1e9
+    by_metric = {row.metric: row for row in rows}
+    read = weights * by_metric["decode_128"].ours / bandwidth
+    parameters = Package.open(package).manifest.architecture
+    products = 2 * (parameters.parameters - parameters.vocab_size * parameters.hidden_size) / 1e12
+    multiplied = products * by_metric["prefill_512"].ours / rate
+    return (
+        f"This machine reads {bandwidth:.1f} GB/s and multiplies {rate:.2f} int8 TOPS (onnxruntime's plain product of"
+        f" bytes) with {worker.threads} threads; decoding at context 128 reaches {read:.0%} of the first (weights"
+        f" alone), a prompt of 512 {multiplied:.0%} of the second."
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("gguf", type=Path, help="the file that the package was built from")
+    parser.add_argument("--best-package", type=Path, help="edgeai's fastest package, to be put beside --q4-0")
+    parser.add_argument("--q4-0", type=Path, help="llama.cpp's fastest 4-bit type of the same model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has llama_cpp")
+    parser.add_argument("--also", type=Path, help="rows of another benchmark to add, such as those of bench_servers")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
-    ours = Worker(sys.executable, "edgeai", args.package, args.threads)
-    same = Worker(args.peer_python, "llama.cpp", args.gguf, args.threads)
-    rows = compare(ours, same, args.rounds)
-    ours.close()
-    same.close()
-    print(markdown(rows))
-    if args.json:
-        document = {"rows": [dataclasses.asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(document, indent=2) + "\n")
+    contestants = {
+        "ours": Worker(sys.executable, "edgeai", args.package, args.threads),
+        "same": Worker(args.peer_python, "llama.cpp", args.gguf, args.threads),
+    }
+    if args.best_package and args.q4_0:
+        contestants["ours_best"] = Worker(sys.executable, "edgeai", args.best_package, args.threads)
+        contestants["best"] = Worker(args.peer_python, "llama.cpp", args.q4_0, args.threads)
+    rounds = measure(contestants, args.rounds)
+    rows = [row for metric in METRICS if (row := row_of(metric, rounds, decimals=1)) is not None]
+    closing = limits(contestants["ours"], args.package, rows)
+    for worker in contestants.values():
+        worker.close()
+    labels = {metric: label for metric, (_, _, label) in METRICS.items()}
+    if args.also:
+        document = json.loads(args.also.read_text())
+        rows += [Row(**row) for row in document["rows"]]
+        labels |= document["labels"]
+    print(markdown(rows, labels, peer="llama.cpp"))
+    print(f"\n{closing}")
+    write_rows(args.json, rows, labels)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import random
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +23,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench_rows import markdown, row_of, write_rows
 from process_cost import PeakMemory, cost_of
 from server_client import chat, chats
 from servers import RunningServer, edgeai_server, llama_server
 
+from edgeai.engine.config import KVType
 from edgeai.model import model_shape
 from edgeai.package.package import Package
 
@@ -62,19 +63,7 @@ class Plan:
     threads: int
     context: int
     idle: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table; ratios above 1 mean that edgeai is better. `best` is compared with `ours_best`."""
-
-    metric: str
-    ours: float
-    same: float
-    ours_best: float | None
-    best: float | None
-    ratio_same: float
-    ratio_best: float | None
+    kv_type: KVType
 
 
 def measure(start: Start, plan: Plan, number: int) -> Figures:
@@ -132,48 +121,10 @@ def rounds_of(contestants: Mapping[str, Start], plan: Plan, rounds: int) -> list
     return results
 
 
-def row_of(metric: str, rounds: Sequence[Mapping[str, Figures]]) -> Row | None:
-    """Medians and ratios of one metric; None where it was not measured."""
-    found = [{name: figures[metric] for name, figures in one.items() if metric in figures} for one in rounds]
-    found = [one for one in found if one]
-    if not found:
-        return None
-    _, decimals, least = METRICS[metric]
-
-    def middle(name: str) -> float | None:
-        return round(statistics.median(one[name] for one in found), decimals or None) if name in found[0] else None
-
-    def ratio(ours: str, peer: str) -> float | None:
-        if peer not in found[0] or ours not in found[0]:
-            return None
-        return round(statistics.median(max(one[peer], least) / max(one[ours], least) for one in found), 3)
-
-    return Row(
-        metric,
-        middle("ours") or 0.0,
-        middle("same") or 0.0,
-        middle("ours_best"),
-        middle("best"),
-        ratio("ours", "same") or 0.0,
-        ratio("ours_best", "best"),
-    )
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    with_best = rows[0].ratio_best is not None
-    heads = ["", "edgeai", "llama-server, same weights", "ratio"]
-    heads += ["edgeai, best package", "llama-server, Q4_0", "ratio"] if with_best else []
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        cells = [METRICS[row.metric][0], f"{row.ours:g}", f"{row.same:g}", f"{row.ratio_same:.2f}x"]
-        cells += [f"{row.ours_best:g}", f"{row.best:g}", f"{row.ratio_best:.2f}x"] if with_best else []
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def our_server(package: Path, plan: Plan) -> Start:
-    budget = plan.context * model_shape(Package.open(package).manifest).token_bytes
-    return lambda: edgeai_server(package, threads=plan.threads, context=plan.context, kv_budget=budget)
+    budget = plan.context * model_shape(Package.open(package).manifest, plan.kv_type).token_bytes
+    options = ["--kv-type", plan.kv_type]
+    return lambda: edgeai_server(package, threads=plan.threads, context=plan.context, kv_budget=budget, options=options)
 
 
 def peer_server(gguf: Path, plan: Plan) -> Start:
@@ -189,19 +140,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=8192, help="tokens of cache capacity")
+    parser.add_argument("--kv-type", choices=["float32", "int8"], default="int8", help="of edgeai's cache")
     parser.add_argument("--idle", type=float, default=60, help="seconds of rest; 0 leaves it out")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
-    plan = Plan(args.threads, args.context, args.idle)
+    plan = Plan(args.threads, args.context, args.idle, args.kv_type)
     contestants = {"ours": our_server(args.package, plan), "same": peer_server(args.gguf, plan)}
     if args.best_package:
         contestants |= {"ours_best": our_server(args.best_package, plan), "best": peer_server(args.q4_0, plan)}
     rounds = rounds_of(contestants, plan, args.rounds)
-    rows = [row for metric in METRICS if (row := row_of(metric, rounds)) is not None]
-    print(markdown(rows))
-    if args.json:
-        document = {"rows": [dataclasses.asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(document, indent=2) + "\n")
+    rows = [
+        row
+        for metric, (_, decimals, least) in METRICS.items()
+        if (row := row_of(metric, rounds, decimals=decimals, less_is_better=True, least=least)) is not None
+    ]
+    labels = {metric: label for metric, (label, _, _) in METRICS.items()}
+    print(markdown(rows, labels, peer="llama-server"))
+    write_rows(args.json, rows, labels)
 
 
 if __name__ == "__main__":

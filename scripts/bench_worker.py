@@ -23,14 +23,23 @@ DECODE_TOKENS = 48
 
 
 def edgeai_tasks(package_path: Path, threads: int) -> Mapping[str, Task]:
-    """Our engine, through its own step loop, with the prefix cache in place."""
+    """Our engine, through its own step loop, with the prefix cache in place and memory as the server has it.
+
+    Without drafts: the peer has none here, and what a draft is worth depends on the text (bench_speculation).
+    """
+    from machine_limits import int8_multiply_rate, read_bandwidth
+
+    from edgeai.device.huge_pages import collapse
     from edgeai.measure.throughput import decode_speed, prefill_speed
     from edgeai.model import Model, default_settings
     from edgeai.package.package import Package
 
     package = Package.open(package_path)
-    engine = Model.load(package, default_settings(package.manifest, threads=threads)).engine
+    engine = Model.load(package, default_settings(package.manifest, threads=threads, draft_tokens=0)).engine
+    collapse()
     return {
+        "bandwidth": lambda _, __: read_bandwidth(threads),
+        "multiply": lambda _, __: int8_multiply_rate(threads),
         "prefill": lambda tokens, seed: prefill_speed(engine, tokens, seed=seed),
         "decode": lambda context, seed: decode_speed(engine, context, seed=seed),
         "batch": lambda rows, seed: decode_speed(engine, 128, rows=rows, seed=seed),

@@ -36,21 +36,22 @@ class EngineSettings:
 
     `kv_budget_bytes` covers running sequences and the prefix cache together. `max_context` shortens the model's own
     context. `chunk_tokens` is the most prompt tokens in one step; fewer are taken while others are decoding, so that a
-    chunk lasts no longer than `chunk_seconds` at the speed that was measured. `spin_us` and `cpus` are those of
-    `OnnxSession`.
+    chunk lasts no longer than `chunk_seconds` at the speed that was measured. `spin_us`, `cpus` and
+    `whole_scores` are those of `OnnxSession`.
     """
 
     threads: int = 2
     kv_type: KVType = "float32"  # int8 takes a quarter of the memory, and prompts longer; for packages that have it
     spin_us: int | None = None
     cpus: tuple[int, ...] = ()
+    whole_scores: bool = False
     max_rows: int = 8
     max_queue: int = 64
     max_context: int | None = None
     kv_budget_bytes: int = GIB
     prefix_cache: bool = True
     block_tokens: int = 32
-    chunk_tokens: int = 256
+    chunk_tokens: int = 128
     chunk_seconds: float = 0.2
     draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
     max_adapters: int = 4  # different ones that decode at the same time; requests for more wait for a row of another

@@ -47,7 +47,13 @@ class ModelRunner:
         self.shape = shape
         self.arena = KVArena(shape, settings.max_rows, context_length)
         self._graph, self._adapter_graph = graph, adapter_graph
-        self._load = partial(OnnxSession, threads=settings.threads, spin_us=settings.spin_us, cpus=settings.cpus)
+        self._load = partial(
+            OnnxSession,
+            threads=settings.threads,
+            spin_us=settings.spin_us,
+            cpus=settings.cpus,
+            whole_scores=settings.whole_scores,
+        )
         self._session = self._load(graph)
         self._bank: AdapterBank | None = None  # of decoding rows; None while the plain graph is in use
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]

@@ -63,9 +63,11 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     # it starts, because two threads must not import one package at the same time.
     import edgeai.encoder.async_encoder
     import edgeai.model  # noqa: F401
-    from edgeai.device.heap import trim_heap
+    from edgeai.device.heap import map_large_blocks, trim_heap
+    from edgeai.device.huge_pages import collapse_in_background
     from edgeai.package.adapters import AdapterStore
 
+    map_large_blocks()
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
         loading = pool.submit(load_models, packages, settings)
         from edgeai.server.app import create_app  # takes as long as loading a small model
@@ -76,6 +78,7 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
     server = QuietServer(server_config(create_app(models)))
     trim_heap()  # loading leaves holes
+    collapse_in_background()
     return server
 
 

@@ -1,0 +1,35 @@
+"""Memory that is freed goes back to the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import numpy as np
+from edgeai.device.heap import map_large_blocks
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if {mapped}:
+    assert map_large_blocks()
+np.ones(30 << 20, np.uint8)  # freed at once: from now on glibc takes such sizes from the heap
+before = resident()
+blocks = [np.ones(1 << 20, np.uint8) for _ in range(64)]
+del blocks[:-1]  # the last one keeps the heap from shrinking
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+@pytest.mark.parametrize("mapped", [True, False])
+def test_freed_blocks_go_back(mapped: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(mapped=mapped)], capture_output=True, text=True, check=True, timeout=60
+    )
+    held = int(done.stdout)
+    assert (held < 8 << 20) == mapped  # without it they stay, which is why it is needed
