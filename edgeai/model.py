@@ -16,19 +16,20 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
-from edgeai.device.profile import read_memory
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, KVType, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import InvalidInput, PackageError
+from edgeai.memory_plan import make_governor, planned
 from edgeai.package.adapters import SEPARATOR, InstalledAdapter
 from edgeai.package.block_store import BlockStore, remove_unused
 from edgeai.package.kv_blocks import BlockFormat
@@ -43,6 +44,7 @@ from edgeai.text.tokenizer import Tokenizer
 __all__ = ["AsyncModel", "Chunk", "Model", "default_settings", "model_shape"]
 
 Message = Mapping[str, Any]
+QUEUED_BYTES, QUEUED_PART = 64 << 20, 16  # of blocks that wait to be written: in memory beside the KV budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,10 @@ class _LoadedModel:
         with ThreadPoolExecutor(1, "edgeai-load") as pool:  # onnxruntime lets Python go on while it loads the graph
             graph, adapter_graph = package.graphs(limits.kv_type)
             shape = model_shape(manifest, limits.kv_type)
-            engine = pool.submit(Engine, graph, shape, limits, store=self.store, adapter_graph=adapter_graph)
-            self.tokenizer, self.template = load_text(package)
+            text = load_text(package) if limits.tight else None  # first, where the engine measures what is left
+            parts = partial(Engine, store=self.store, adapter_graph=adapter_graph, governor=make_governor())
+            engine = pool.submit(parts, graph, shape, limits)
+            self.tokenizer, self.template = text or load_text(package)
         self._engine = engine.result()
 
     @classmethod
@@ -137,10 +141,16 @@ class _LoadedModel:
         """Tokens of prompt and answer together; less than the model's own where settings or memory say so."""
         return self._engine.context_length
 
+    @property
+    def tight(self) -> bool:
+        """Whether memory is so scarce that the budget had to be measured."""
+        return self._engine.settings.tight
+
     def encode_chat(self, messages: Sequence[Message], **template_args: Any) -> list[int]:
         """Token ids of a conversation, ready to be answered. The recipe's system prompt leads where there is none.
 
-        Raises `InvalidInput` when the template refuses the messages, or the model has none.
+        Raises `InvalidInput` when the template refuses the messages, or the model has none, `ContextLengthExceeded` for
+        far more than the context holds.
         """
         if self.template is None:
             raise InvalidInput(f"{self.name} has no chat template", "use plain completion", param="messages")
@@ -148,10 +158,12 @@ class _LoadedModel:
         if system and not (messages and messages[0].get("role") == "system"):
             messages = [{"role": "system", "content": system}, *messages]
         add_bos = self.manifest.tokens.add_bos
-        return encode_chat(self.tokenizer, self.template, messages, add_bos=add_bos, **template_args)
+        most = self.context_length
+        return encode_chat(self.tokenizer, self.template, messages, add_bos=add_bos, most=most, **template_args)
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Token ids of plain text. Raises `ContextLengthExceeded` for far more than the context holds."""
+        self.tokenizer.check_length(text, self.context_length)
         return self.tokenizer.encode(text, add_bos=self.manifest.tokens.add_bos)
 
     def default_params(self, **overrides: Any) -> SamplingParams:
@@ -265,7 +277,9 @@ def open_store(package: Package, settings: EngineSettings, disk: DiskCache | Non
         return LayeredStore(warm, None) if warm is not None else None
     remove_unused(disk.root, keep=form.owner)
     folder = disk.root / form.owner
-    return LayeredStore(warm, BlockStore(folder, form, disk_bytes=disk.disk_bytes, daily_bytes=disk.daily_bytes))
+    queued = min(QUEUED_BYTES, settings.kv_budget_bytes // QUEUED_PART)
+    blocks = BlockStore(folder, form, disk_bytes=disk.disk_bytes, daily_bytes=disk.daily_bytes, queued_bytes=queued)
+    return LayeredStore(warm, blocks)
 
 
 def block_format(package: Package, settings: EngineSettings) -> BlockFormat:
@@ -293,17 +307,13 @@ def model_shape(manifest: Manifest, kv_type: KVType = "float32") -> ModelShape:
 
 
 def default_settings(manifest: Manifest, **overrides: Any) -> EngineSettings:
-    """Settings for this machine: its physical cores, and a KV budget of a third of the memory that is free now,
-    within the limit of its control group.
+    """Settings for this machine: its physical cores, and what its memory allows, within its control group's limit.
 
-    `overrides` are fields of `EngineSettings`; those that are None are left to the default. The budget never exceeds
-    what `max_rows` sequences of full length can use.
+    `overrides` are fields of `EngineSettings`; those that are None are left to the default. Memory may allow less than
+    they say. Raises `OutOfMemory` when the model does not fit.
     """
     chosen = {name: value for name, value in overrides.items() if value is not None}
     chosen.setdefault("threads", psutil.cpu_count(logical=False) or 1)
-    if "kv_budget_bytes" not in chosen:
-        shape = model_shape(manifest, chosen.get("kv_type", "float32"))
-        rows = EngineSettings(**chosen).max_rows
-        useful = 2 * rows * shape.token_bytes * shape.context_length  # rows and prefix cache
-        chosen["kv_budget_bytes"] = min(useful, read_memory().available // 3)
-    return EngineSettings(**chosen)
+    settings = EngineSettings(**chosen)
+    shape = model_shape(manifest, settings.kv_type)
+    return planned(manifest, shape, settings, kv_bytes=chosen.get("kv_budget_bytes"))

@@ -106,6 +106,19 @@ class OnnxSession:
             self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise PackageError(f"{graph} cannot be loaded: {error}", "verify the package and build it again") from error
+        self._shrinking = False
+
+    def shrink(self) -> None:
+        """Give the buffers of past runs back to the system, at the end of the next run."""
+        self._shrinking = True
+
+    def _run_options(self) -> ort.RunOptions | None:
+        if not self._shrinking:
+            return None
+        self._shrinking = False
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     @property
     def input_names(self) -> list[str]:
@@ -134,9 +147,9 @@ class OnnxSession:
 
     def run_bound(self, binding: Binding) -> None:
         """Run the graph on bound memory. Releases the interpreter lock while it computes."""
-        self._session.run_with_iobinding(binding._binding)
+        self._session.run_with_iobinding(binding._binding, self._run_options())
 
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Run with fresh arrays: one-off evaluation, and graphs whose outputs change shape with every run."""
-        results: list[Array] = self._session.run(outputs, inputs)
+        results: list[Array] = self._session.run(outputs, inputs, self._run_options())
         return [np.asarray(result) for result in results]

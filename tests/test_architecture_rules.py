@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
     {"server"},
     {"measure", "warm"},
     {"model"},
+    {"memory_plan"},
     {"build", "engine"},
     {"architectures", "device", "encoder"},
     {"sources"},

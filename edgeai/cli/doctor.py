@@ -14,6 +14,7 @@ from edgeai.cli.output import JsonFlag, emit
 
 if TYPE_CHECKING:
     from edgeai.device.profile import Cpu, Memory
+    from edgeai.package.store import Store
 
 PACKAGES = ("onnxruntime", "numpy", "tokenizers", "fastapi", "uvicorn", "onnx")
 # In a process of its own: a wheel made for a newer CPU dies of an illegal instruction when it is imported.
@@ -37,6 +38,7 @@ def examine() -> dict[str, Any]:
     from edgeai.package.store import Store
 
     cpu, memory, home = read_cpu(), read_memory(), home_dir()
+    store = Store(home)
     return {
         "edgeai": edgeai.__version__,
         "python": sys.version.split()[0],
@@ -45,24 +47,21 @@ def examine() -> dict[str, Any]:
         "disk": {"home": str(home), "free": disk_free(home)},
         "installed": _installed(),
         "onnxruntime": probe_runtime(),
-        "models": list(Store(home).names()),
-        "choices": choices(cpu, memory),
+        "models": list(store.names()),
+        "choices": choices(cpu, memory, store),
     }
 
 
-def choices(cpu: Cpu, memory: Memory) -> list[dict[str, str]]:
+def choices(cpu: Cpu, memory: Memory, store: Store) -> list[dict[str, str]]:
     """What will be used, and why."""
+    from edgeai.cli.memory_report import memory_choices
     from edgeai.device.profile import kernels
 
     chosen = kernels(cpu)
     result = [
         _choice("kernels", chosen.name, chosen.why),
         _choice("threads", str(cpu.cores), "one per physical core; `serve --threads` changes it"),
-        _choice(
-            "conversations",
-            f"up to {_mb(memory.available // 3)}",
-            "a third of the free memory, or less where the model cannot use it; `serve --kv-budget` changes it",
-        ),
+        *(_choice(*row) for row in memory_choices(memory, store)),
         _choice("telemetry", "off", "nothing leaves the device; onnxruntime's own is switched off before it is loaded"),
     ]
     if cpu.usable < cpu.cores:

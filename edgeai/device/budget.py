@@ -15,6 +15,9 @@ from edgeai.errors import OutOfMemory
 
 MIB = 1 << 20
 LOADED = (7, 4)  # bytes in memory at most for bytes of weights: packed once more, some widened (measured: 1.5 to 1.6)
+LOADING = 2  # the same while it is being loaded, when both forms of a weight are in memory
+TEXT_BYTES = 512  # of tokenizer for each of its tokens
+SERVER_BYTES = 16 * MIB  # what a server imports beside the model
 SCRATCH_WIDTH = 320  # bytes of buffers for each position and unit of the hidden size (measured: 190 to 300)
 RESERVE_PARTS, LEAST_RESERVE, MOST_RESERVE = 10, 24 * MIB, 256 * MIB
 SCRATCH_PARTS = 4  # a run's buffers may take this part of what the KV cache would have without them
@@ -26,7 +29,8 @@ PLENTY = 256 * MIB  # with more left for the KV cache than this and than the wei
 @dataclass(frozen=True, slots=True)
 class Costs:
     """Bytes: `load` to be taken by loading, `position` of buffers for each position of a run, `row` of logits for each
-    row, `token` of KV cache. `draft` is how many positions a decoding row may have beyond its newest token.
+    row, `token` of KV cache, `peak` what has to be free while loading. `draft` is how many positions a decoding row may
+    have beyond its newest token.
     """
 
     load: int
@@ -34,6 +38,7 @@ class Costs:
     row: int
     token: int
     draft: int = 0
+    peak: int = 0
 
     def scratch(self, rows: int, chunk: int) -> int:
         """Bytes of the buffers of the largest run: a chunk, or the verification of every row's draft."""
@@ -77,7 +82,8 @@ class MemoryPlan:
 def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int) -> Costs:
     """Costs of a model that is not loaded: `weights` bytes on disk, `token` bytes of KV cache for a token."""
     logits = (1 + draft) * vocab * 4
-    return Costs(weights * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft)
+    peak = weights * LOADING + vocab * TEXT_BYTES + SERVER_BYTES
+    return Costs(weights * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft, peak)
 
 
 def loaded(token: int) -> Costs:
@@ -91,20 +97,22 @@ def reserve_bytes(memory: Memory) -> int:
 
 
 def plan(memory: Memory, costs: Costs, wishes: Wishes) -> MemoryPlan:
-    """Divide what is free. Raises `OutOfMemory` when not even `LEAST_CONTEXT` tokens fit."""
+    """Divide what is free. Raises `OutOfMemory` when not even `LEAST_CONTEXT` tokens fit, or loading would not."""
     reserve = reserve_bytes(memory)
     free = memory.available - reserve - costs.load
     rows, chunk = _buffers(free, costs, wishes)
     scratch = costs.scratch(rows, chunk)
     room = free - scratch
     least = min(LEAST_CONTEXT, wishes.context) * costs.token
-    if room < least:
+    if room < least or memory.available < costs.peak:
         raise _too_small(memory, least, reserve, costs)
     # Other programs share the machine's own memory; that of a control group is for what runs in it.
     shared = memory.limit is None
     kv_bytes = min(2 * rows * wishes.context * costs.token, max(least, room // 2) if shared else room)
     if wishes.kv_bytes is not None:
         kv_bytes = min(wishes.kv_bytes, room)
+    elif kv_bytes < rows * least:
+        rows = kv_bytes // least
     context = wishes.context if wishes.context_asked else min(wishes.context, kv_bytes // costs.token)
     return MemoryPlan(
         available=memory.available,
@@ -112,7 +120,7 @@ def plan(memory: Memory, costs: Costs, wishes: Wishes) -> MemoryPlan:
         reserve=reserve,
         scratch=scratch,
         kv_bytes=kv_bytes,
-        rows=max(1, min(rows, kv_bytes // max(1, least))),
+        rows=rows,
         context=context,
         chunk=chunk,
         tight=room < max(PLENTY, costs.load),
@@ -135,7 +143,7 @@ def _buffers(free: int, costs: Costs, wishes: Wishes) -> tuple[int, int]:
 
 
 def _too_small(memory: Memory, least: int, reserve: int, costs: Costs) -> OutOfMemory:
-    needed = costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve
+    needed = max(costs.peak, costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve)
     where = "" if memory.limit is None else f" of the {_mib(memory.limit)} that the control group allows"
     return OutOfMemory(
         f"the model needs about {_mib(needed)} more memory, {_mib(memory.available)}{where} are free",

@@ -41,8 +41,8 @@ class MemoryGauge:
     def __init__(self, *, proc: Path = PROC, group: MemoryGroup | None = None) -> None:
         self._meminfo = proc / "meminfo"
         self._group = group or memory_group()
-        self._pressure = pressure_file(self._group, proc)
-        self._waited, self._read_at = stalled_seconds(self._pressure), time.monotonic()
+        self.pressure = pressure_file(self._group, proc)  # what a `PressureWatch` can wait for
+        self._waited, self._read_at = stalled_seconds(self.pressure), time.monotonic()
 
     def read(self) -> Reading:
         """The state now; takes some tens of microseconds."""
@@ -50,7 +50,7 @@ class MemoryGauge:
         available = available_bytes(self._meminfo)
         if group is not None:
             available = min(available, group.left)
-        waited, now = stalled_seconds(self._pressure), time.monotonic()
+        waited, now = stalled_seconds(self.pressure), time.monotonic()
         stalled = (waited - self._waited) / max(1e-3, now - self._read_at)
         self._waited, self._read_at = waited, now
         return Reading(available, min(1.0, max(0.0, stalled)), group.kills if group else 0)
@@ -98,29 +98,30 @@ class PressureWatch:
         self._notify = notify
         self._trigger = _set_trigger(pressure)
         self.armed = self._trigger is not None
-        self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="edgeai-memory", daemon=True)
-        if self.armed:
+        if self._trigger is not None:
+            self._wake_read, self._wake_write = os.pipe()
+            self._thread = threading.Thread(target=self._run, args=(self._trigger,), name="edgeai-memory", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Stop watching; nothing is called any more once this returns."""
+        """Stop watching; nothing is called any more once this returns. Closing again does nothing."""
+        if self._trigger is None:
+            return
         os.write(self._wake_write, b"x")
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         for descriptor in (self._wake_read, self._wake_write, self._trigger):
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(descriptor)
+        self._trigger = None
 
-    def _run(self) -> None:
+    def _run(self, trigger: int) -> None:
         waiting = select.poll()
         waiting.register(self._wake_read, select.POLLIN)
-        waiting.register(self._trigger or 0, select.POLLPRI)
+        waiting.register(trigger, select.POLLPRI)
         while True:
             events = dict(waiting.poll())
             if self._wake_read in events:
                 return
-            if events.get(self._trigger or 0, 0) & select.POLLERR:  # the control group is gone
+            if events.get(trigger, 0) & select.POLLERR:  # the control group is gone
                 return
             self._notify()
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgeai.device.affinity import pin_thread
+from edgeai.device.pressure import PressureWatch
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
@@ -44,6 +45,7 @@ class AsyncEngine:
         self._streams: dict[str, _Stream] = {}  # touched by the owner only
         self._numbers = itertools.count()
         self._closing = False
+        self._watch = PressureWatch(self.wake, engine.memory.pressure)
         self._thread = threading.Thread(target=self._own, name="edgeai-engine", daemon=True)
         self._thread.start()
 
@@ -81,11 +83,16 @@ class AsyncEngine:
         """A snapshot, perhaps a step old."""
         return self._engine.stats()
 
+    def wake(self) -> None:
+        """Have the owner look at memory, even if there is nothing else to do."""
+        self._commands.put(lambda: None)
+
     async def close(self) -> None:
         """Stop after the current step; requests that still run fail with `Overloaded`."""
         self._closing = True
-        self._commands.put(lambda: None)  # wakes the owner
+        self.wake()
         await asyncio.to_thread(self._thread.join)
+        self._watch.close()
         self._end()  # once more, for requests that came while the owner was leaving
 
     def _own(self) -> None:
@@ -108,8 +115,9 @@ class AsyncEngine:
 
     def _obey(self, *, wait: bool) -> None:
         with contextlib.suppress(queue.Empty):
+            timeout = self._engine.memory.idle_seconds
             while True:
-                self._commands.get(block=wait)()
+                self._commands.get(block=wait, timeout=timeout)()
                 wait = False
 
     def _add(

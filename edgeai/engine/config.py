@@ -56,3 +56,4 @@ class EngineSettings:
     draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
     max_adapters: int = 4  # different ones that decode at the same time; requests for more wait for a row of another
     scratch_bytes: int = 64 << 20  # attention scores of one chunk: heads * chunk * capacity floats
+    tight: bool = False  # memory is scarce: once the model is loaded, measure, and lower the budget to what is left

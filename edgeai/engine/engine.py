@@ -9,8 +9,10 @@ from pathlib import Path
 
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.governor import Governor
 from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.load_runner import load_runner
+from edgeai.engine.memory import MemoryControl
 from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.restore import BlockStore
@@ -20,6 +22,7 @@ from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.sequence import Sequence
 from edgeai.engine.speculative import DraftPlanner
 from edgeai.engine.validation import check_params, check_prompt
+from edgeai.engine.warm_up import settle
 from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
 
 RESTORE_POLL_SECONDS = 0.02  # how long cancellations and new requests may wait for blocks that are being restored
@@ -50,14 +53,19 @@ class Engine:
         *,
         adapter_graph: Path | None = None,
         store: BlockStore | None = None,
+        governor: Governor | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
         self.runner = load_runner(graph, shape, self.settings, self.context_length, adapter_graph)
+        if self.settings.tight:
+            self.settings = settle(self.runner, self.settings, self.context_length)
+            self.context_length = min(self.context_length, effective_context(shape, self.settings))
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape, store)
+        self.memory = MemoryControl(governor, self.scheduler, self.runner, self.context_length)
         self.drafts = DraftPlanner(self.settings.draft_tokens)
         self._sequences: dict[str, Sequence] = {}
         self._prompt_tokens = self._generated_tokens = self._hit_tokens = 0
@@ -73,11 +81,13 @@ class Engine:
         check_prompt(prompt, self.shape.vocab_size, self.context_length)
 
     def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None) -> None:
-        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full, ValueError for an id in use.
+        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full or memory scarce, ValueError for
+        an id in use.
 
         The first one with an adapter loads the graph for them, and raises as `Runner.enable_adapters` does.
         """
         self.check(prompt, params)
+        self.memory.check(len(prompt))
         if request_id in self._sequences:
             raise ValueError(f"request {request_id!r} is running already")
         if len(self.scheduler.waiting) >= self.settings.max_queue:
@@ -96,6 +106,7 @@ class Engine:
 
     def step(self) -> Outputs:
         """Schedule, execute, sample, update. Returns the new tokens; a failed step leaves the books as they were."""
+        self.memory.update()
         plan = self.scheduler.schedule()
         if not plan:
             self.scheduler.wait(RESTORE_POLL_SECONDS)
@@ -119,6 +130,7 @@ class Engine:
             preemptions=self.scheduler.preemptions,
             drafted_tokens=self._drafted_tokens,
             accepted_tokens=self._accepted_tokens,
+            memory=self.memory.state,
         )
 
     def _execute(self, plan: Plan) -> list[_Due]:

@@ -74,6 +74,10 @@ class ExportedRunner:
         self._inputs = frozenset(self._session.input_names)
         self._caches = [f"{layer}.{part}" for layer in range(shape.num_layers) for part in PARTS]
 
+    def shrink(self) -> None:
+        """Give the buffers of past runs back to the system, at the end of the next run."""
+        self._session.shrink()
+
     def enable_adapters(self) -> None:
         """Raises `InvalidInput`: exported graphs have no room for adapters."""
         raise InvalidInput("this model was exported through optimum and takes no adapters", param="model")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 LEVELS = ("normal", "cache evicted", "fewer rows", "shorter prompts", "refusing")
@@ -44,7 +45,9 @@ class Reading(Protocol):
 
 
 class Gauge(Protocol):
-    """Where readings come from."""
+    """Where readings come from; `pressure` is the kernel's file to wait at for bad news, if there is one."""
+
+    pressure: Path | None
 
     def read(self) -> Reading: ...
 
@@ -54,7 +57,7 @@ class Limits:
     """What the scheduler may use: rows, tokens of a chunk and of a new prompt, bytes of the KV cache.
 
     `alone_bytes` is for a sequence that runs alone, so that there is always one that gets on. `caching`: whether the
-    prefix cache takes new blocks.
+    prefix cache takes new blocks; `releasing`: whether rows that have more than they may now have to give it back.
     """
 
     rows: int
@@ -64,6 +67,7 @@ class Limits:
     alone_bytes: int
     cache_bytes: int
     caching: bool = True
+    releasing: bool = False
 
 
 class Governor:
@@ -73,6 +77,7 @@ class Governor:
         self.level = 0
         self.available: int | None = None  # bytes, as read last
         self.kills = 0  # by the kernel, of processes in this control group, since the start
+        self.pressure = gauge.pressure
         self._gauge, self._reserve, self._clock = gauge, reserve, clock
         self._kills_before = gauge.read().kills
         self._stalled = 0.0  # as `Reading.stalled`, of about the last second
@@ -114,6 +119,7 @@ class Governor:
             alone_bytes=min(normal.kv_bytes, max(0, committed + self.available - self._reserve * KEEP_ALONE // 8)),
             cache_bytes=normal.cache_bytes if self.level < 2 else 0,
             caching=self.level == 0,
+            releasing=self.level >= 2,
         )
 
     def _rise(self, reading: Reading, now: float) -> None:

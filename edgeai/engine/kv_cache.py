@@ -76,10 +76,13 @@ class KVArena:
         self.array[:, :, slot, :, start:stop] = values
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """Move the first `tokens` positions to another slot and free the source."""
+        """Move the first `tokens` positions to another slot and free the source, a part of a layer at a time."""
         self.grow(target, tokens)
-        self.array[:, :, target, :, :tokens] = self.array[:, :, source, :, :tokens]
-        self.release(source)
+        for layer in self.array:
+            for part in layer:
+                part[target, :, :tokens] = part[source, :, :tokens]
+                self._discard(part[source])
+        self._written[source] = 0
 
     def release(self, slot: int) -> None:
         """Free a slot and give its pages back to the system."""
@@ -87,13 +90,14 @@ class KVArena:
             return
         for layer in self.array:
             for part in layer:
-                start = part[slot].__array_interface__["data"][0] - self.array.__array_interface__["data"][0]
-                self._discard(start, part[slot].nbytes)
+                self._discard(part[slot])
         self._written[slot] = 0
 
-    def _discard(self, start: int, length: int) -> None:
+    def _discard(self, values: Cached) -> None:
+        """Give the pages of one slot's keys or values of one layer back."""
+        start = values.__array_interface__["data"][0] - self.array.__array_interface__["data"][0]
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # only pages that are wholly this slot's
-        last = (start + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = (start + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 

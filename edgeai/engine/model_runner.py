@@ -59,6 +59,10 @@ class ModelRunner:
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]
         self._logits: Logits = np.empty((0, shape.vocab_size), np.float32)  # of the newest verification
 
+    def shrink(self) -> None:
+        """Give the buffers of past runs back to the system, at the end of the next run."""
+        self._session.shrink()
+
     def enable_adapters(self) -> None:
         """Change over to the graph that takes adapters, if that has not been done; the KV arena stays as it is.
 

@@ -87,7 +87,7 @@ class PrefixReuse:
 
     def remember(self, sequence: Sequence) -> None:
         """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
-        if not self._enabled or sequence.slot is None:
+        if not self._enabled or not self._budget.caching or sequence.slot is None:
             return
         chain = self._cache.chain(sequence.tokens[: sequence.computed], sequence.cache_root)
         for index, key in enumerate(chain):

@@ -59,6 +59,20 @@ class TokenOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryState:
+    """How an engine fares for memory: the governor's `level`, 0 being normal, with its name.
+
+    `available` bytes were left at the last reading, None before the first; `kills` counts processes that the kernel
+    killed for memory in this control group since the start.
+    """
+
+    level: int = 0
+    name: str = "normal"
+    available: int | None = None
+    kills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """A snapshot of the engine for metrics and status pages."""
 
@@ -72,3 +86,4 @@ class EngineStats:
     preemptions: int
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    memory: MemoryState = MemoryState()

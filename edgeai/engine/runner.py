@@ -25,6 +25,9 @@ class Runner(Protocol):
     shape: ModelShape
     arena: KVArena
 
+    def shrink(self) -> None:
+        """Give the buffers of past runs back to the system, at the end of the next run."""
+
     def enable_adapters(self) -> None:
         """Get ready for runs with adapters. Raises `InvalidInput` where the model takes none."""
 

@@ -7,12 +7,14 @@ which starts again later from the tokens it has.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeai.engine.adapters import distinct
 from edgeai.engine.chunking import ChunkSizer
 from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.governor import Limits
 from edgeai.engine.kv_budget import KVBudget
 from edgeai.engine.kv_cache import GRANULE, KVArena, granules
 from edgeai.engine.prefix_cache import PrefixCache
@@ -50,6 +52,7 @@ class Scheduler:
         self.chunks = ChunkSizer(settings, shape, arena.capacity)
         self.budget = KVBudget(settings.kv_budget_bytes, arena, cache)
         self.preemptions = 0
+        self.rows = settings.max_rows  # how many may run at once; fewer while memory is scarce
         self._arena = arena
         self._token_bytes = shape.token_bytes
         self._reuse = PrefixReuse(settings, arena, cache, self.budget, store)
@@ -63,6 +66,12 @@ class Scheduler:
     @property
     def used_bytes(self) -> int:
         return self.budget.used_bytes
+
+    @property
+    def committed_bytes(self) -> int:
+        """Those of `used_bytes` that have been written; the rest is reserved for rows, but not yet in memory."""
+        written = sum(granules(sequence.computed) for sequence in self.running)
+        return self.budget.cached_bytes + written * self._token_bytes
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.add(sequence)
@@ -79,8 +88,22 @@ class Scheduler:
         return Plan(tuple(self._decoding), prefill, chunk)
 
     def wait(self, seconds: float) -> None:
-        """Wait for blocks that are being restored, when there is nothing else to do."""
-        self._reuse.wait(seconds)
+        """Wait for blocks that are being restored, or for memory, when there is nothing else to do."""
+        if self._reuse.restoring:
+            self._reuse.wait(seconds)
+        elif self.waiting:
+            time.sleep(seconds)
+
+    def restrain(self, limits: Limits) -> None:
+        """Obey new limits: where rows have to give memory back, the youngest sequences start again later."""
+        self.rows, self.chunks.most = limits.rows, limits.chunk
+        self.budget.restrain(limits)
+        while limits.releasing and self.running and not self._within(limits):
+            self._preempt(max(self.running, key=lambda s: s.arrival))
+
+    def _within(self, limits: Limits) -> bool:
+        running = len(self.running)
+        return running <= limits.rows and self.budget.fits(0, alone=running == 1)
 
     def reserve_draft(self, sequence: Sequence, tokens: int) -> int:
         """Room for a draft of `tokens` tokens behind a decoding row; fewer where others would have to give way."""
@@ -138,20 +161,21 @@ class Scheduler:
         for slot, sequence in enumerate(self._decoding):
             if sequence.slot != slot:
                 raise RuntimeError(f"row {slot} holds a sequence that believes to be in slot {sequence.slot}")
-        if not self.budget.fits(0):
-            raise RuntimeError(f"{self.used_bytes} bytes used of a budget of {self.budget.limit}")
+        if self.used_bytes > self.settings.kv_budget_bytes:
+            raise RuntimeError(f"{self.used_bytes} bytes used of a budget of {self.settings.kv_budget_bytes}")
 
     def _admit(self) -> None:
         """Give the first waiting sequence the row behind the decoding ones, if there is room for all its tokens."""
         slot = len(self._decoding)
-        if slot == self.settings.max_rows:
+        if slot >= self.rows:
             return
         sequence = self._next()
         if sequence is None:
             return
         prefix = self._reuse.cached(sequence)  # looked up first: what is wanted is evicted last
         headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
-        if not self.budget.make_room((granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes):
+        size = (granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes
+        if not self.budget.make_room(size, alone=not self.running):
             return
         self.waiting.remove(sequence)
         self._prefilling = sequence
@@ -175,7 +199,8 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence, slot: int) -> bool:
         needed = len(sequence.tokens)
-        if not self.budget.make_room(self._arena.growth_bytes(slot, needed)):
+        size = self._arena.growth_bytes(slot, needed)
+        if size and not self.budget.make_room(size, alone=len(self.running) == 1):
             return False
         self._arena.grow(slot, needed)
         return True

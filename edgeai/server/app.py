@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from edgeai import __version__
+from edgeai.engine.request import MemoryState
 from edgeai.server import errors, rerank
+from edgeai.server.body_budget import BodyBudget
 from edgeai.server.metrics import Metrics
-from edgeai.server.middleware import MAX_BODY_BYTES, Gate
+from edgeai.server.middleware import Gate
 from edgeai.server.model_pool import ModelPool
 from edgeai.server.openai import chat, completions, embeddings
 from edgeai.server.openai import models as model_routes
@@ -29,7 +31,7 @@ _NO_TELEMETRY: Any = {
 }
 
 
-def create_app(models: ModelPool, *, max_body: int = MAX_BODY_BYTES) -> FastAPI:
+def create_app(models: ModelPool, *, bodies: BodyBudget | None = None) -> FastAPI:
     """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off."""
     metrics = Metrics(models)
     app = FastAPI(
@@ -40,7 +42,7 @@ def create_app(models: ModelPool, *, max_body: int = MAX_BODY_BYTES) -> FastAPI:
         lifespan=_closing(models),
         telemetry=_NO_TELEMETRY,
     )
-    app.add_middleware(Gate, metrics=metrics, max_body=max_body)
+    app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget())
     errors.install(app)
     for router in (
         chat.router(models, metrics),
@@ -66,6 +68,12 @@ def _closing(models: ModelPool) -> Any:
     return lifespan
 
 
+def memory_state(states: Iterable[MemoryState]) -> dict[str, Any]:
+    """The state of the model that is most restrained; a server without language models is never."""
+    worst = max(states, key=lambda state: state.level, default=MemoryState())
+    return {"level": worst.level, "state": worst.name, "available_bytes": worst.available}
+
+
 def _add_status(app: FastAPI, models: ModelPool, metrics: Metrics) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
@@ -77,6 +85,7 @@ def _add_status(app: FastAPI, models: ModelPool, metrics: Metrics) -> None:
             "models": models.names(),
             "running": sum(stats.running for stats in counts) + sum(stats.waiting for stats in encoding),
             "waiting": sum(stats.waiting for stats in counts),
+            "memory": memory_state(stats.memory for stats in counts),
         }
 
     @app.get("/metrics", response_model=None)

@@ -32,6 +32,7 @@ _HTTP_CODES = {
     405: "method_not_allowed",
     413: "request_too_large",
     415: "unsupported_media_type",
+    503: "overloaded",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ _GAUGES = {
     "edgeai_num_requests_waiting": "Sequences that wait for a slot.",
     "edgeai_kv_cache_usage_perc": "Used part of the KV cache's budget, 0 to 1.",
     "edgeai_kv_cache_used_bytes": "Used bytes of the KV cache's budget.",
-    "edgeai_kv_cache_budget_bytes": "The KV cache's budget in bytes.",
+    "edgeai_kv_cache_budget_bytes": "The KV cache's budget in bytes, less while memory is scarce.",
+    "edgeai_memory_level": "How much is given up for memory: 0 nothing, 4 new requests are refused.",
+    "edgeai_memory_available_bytes": "What was left of the memory that this server may take, when it looked last.",
 }
 _COUNTERS = {
     "edgeai_prompt_tokens": "Prompt tokens of all requests.",
@@ -31,6 +34,7 @@ _COUNTERS = {
     "edgeai_prefix_cache_hits": "Prompt tokens that came from the prefix cache.",
     "edgeai_spec_decode_num_draft_tokens": "Tokens that were drafted from the text so far.",
     "edgeai_spec_decode_num_accepted_tokens": "Drafted tokens that were right.",
+    "edgeai_memory_kills": "Processes that the kernel killed for memory in this server's control group.",
     "edgeai_num_preemptions": "Sequences that lost their slot for a while and were read again.",
 }
 
@@ -130,4 +134,7 @@ def _values(stats: EngineStats) -> dict[str, float]:
         "edgeai_spec_decode_num_draft_tokens": stats.drafted_tokens,
         "edgeai_spec_decode_num_accepted_tokens": stats.accepted_tokens,
         "edgeai_num_preemptions": stats.preemptions,
+        "edgeai_memory_level": stats.memory.level,
+        "edgeai_memory_available_bytes": math.nan if stats.memory.available is None else stats.memory.available,
+        "edgeai_memory_kills": stats.memory.kills,
     }

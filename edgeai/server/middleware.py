@@ -13,10 +13,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeai.errors import Overloaded
+from edgeai.server.body_budget import BodyBudget
 from edgeai.server.errors import error_response, http_error_response
 from edgeai.server.metrics import Metrics
-
-MAX_BODY_BYTES = 8 << 20
 
 log = logging.getLogger("edgeai.server")
 
@@ -24,10 +23,10 @@ log = logging.getLogger("edgeai.server")
 class Gate:
     """The outermost layer. It looks at heads and sizes only, never at what a prompt says."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, bodies: BodyBudget) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_body = max_body
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -35,10 +34,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        exchange = _Exchange(scope, receive, send, self._max_body)
+        exchange = _Exchange(scope, receive, send, self._bodies)
         try:
             await self._answer(exchange)
         finally:
+            exchange.close()
             self._note(scope, exchange, time.perf_counter() - started)
 
     async def _answer(self, exchange: _Exchange) -> None:
@@ -70,12 +70,12 @@ class Gate:
 class _Exchange:
     """One request and its answer, as they pass."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
         self.scope = scope
         self.status = 0  # until the answer has begun
         self._receive = receive
         self._send = send
-        self._max_body = max_body
+        self._bodies = bodies
         self._received = 0
         scope.setdefault("state", {})
 
@@ -87,8 +87,8 @@ class _Exchange:
         """
         headers = Headers(scope=self.scope)
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body:
-            self._refuse_body()
+        if length.isdecimal():
+            self._bodies.check(int(length))
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if self.scope["method"] == "POST" and kind != "application/json":
             detail = f"the content type is {kind or 'missing'}, but must be application/json"
@@ -97,10 +97,15 @@ class _Exchange:
     async def receive(self) -> Message:
         """Pass on the next part of the body, counting."""
         message = await self._receive()
-        self._received += len(message.get("body", b""))
-        if self._received > self._max_body:
-            self._refuse_body()
+        size = len(message.get("body", b""))
+        self._bodies.check(size, self._received)
+        self._bodies.take(size)
+        self._received += size
         return message
+
+    def close(self) -> None:
+        """The request is over, and what it brought is no longer needed."""
+        self._bodies.give_back(self._received)
 
     async def send(self, message: Message) -> None:
         """Pass on the next part of the answer."""
@@ -114,7 +119,3 @@ class _Exchange:
     async def reply(self, response: Response) -> None:
         """Answer in place of the application."""
         await response(self.scope, self.receive, self.send)
-
-    def _refuse_body(self) -> None:
-        # The rest of the body is not read: the connection cannot be used again.
-        raise HTTPException(413, f"the body is larger than {self._max_body} bytes", {"connection": "close"})

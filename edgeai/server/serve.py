@@ -45,8 +45,8 @@ def serve(settings: ServerSettings) -> None:
             packages = find_packages(settings)
             names = " and ".join(package.name for package in packages)
             say(f"loading {names} ...")
+            _log_to_stderr()
             server = make_server(packages, settings)
-        _log_to_stderr()
         say(welcome(listener, names, packages[0].manifest.kind))
         try:
             server.run([listener])
@@ -70,15 +70,18 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     map_large_blocks()
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
         loading = pool.submit(load_models, packages, settings)
+        from edgeai.device.profile import read_memory
         from edgeai.server.app import create_app  # takes as long as loading a small model
+        from edgeai.server.body_budget import BodyBudget
         from edgeai.server.encoder_pool import EncoderPool
         from edgeai.server.model_pool import ModelPool
         from edgeai.server.quiet_server import QuietServer
     model, encoders = loading.result()
     models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
-    server = QuietServer(server_config(create_app(models)))
+    server = QuietServer(server_config(create_app(models, bodies=BodyBudget.of(read_memory()))))
     trim_heap()  # loading leaves holes
-    collapse_in_background()
+    if model is None or not model.tight:  # what huge pages round up to would be missing
+        collapse_in_background()
     return server
 
 

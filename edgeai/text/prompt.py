@@ -17,13 +17,15 @@ def encode_chat(
     add_generation_prompt: bool = True,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_bos: bool = False,
+    most: int | None = None,
     **extra: Any,
 ) -> list[int]:
     """Token ids of the prompt for `messages`.
 
     Equal to encoding the rendered text with its control tokens, except that control tokens spelled out inside
     messages, tools or `extra` are ordinary text. BOS is added where `add_bos` says so and the template did not.
-    Raises `InvalidInput` when the template refuses the messages.
+    Raises `InvalidInput` when the template refuses the messages, `ContextLengthExceeded` for far more than `most`
+    tokens.
     """
     text = template.render(
         tokenizer.shield(messages),
@@ -31,4 +33,6 @@ def encode_chat(
         tools=tokenizer.shield(tools),
         **tokenizer.shield(extra),
     )
+    if most is not None:
+        tokenizer.check_length(text, most, shielded=True)
     return tokenizer.encode_shielded(text, add_bos=add_bos)

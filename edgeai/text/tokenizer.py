@@ -20,12 +20,13 @@ from typing import Any
 
 import tokenizers
 
-from edgeai.errors import InvalidInput, PackageError
+from edgeai.errors import ContextLengthExceeded, InvalidInput, PackageError
 from edgeai.text.token_bytes import TokenBytes
 
 # A noncharacter (Unicode 23.7: not for interchange) that makes the character after it ordinary, as a backslash does.
 SHIELD = "\ufdd0"
 LONG_TEXT = 4096  # characters
+PIECE = 1 << 15  # characters that are encoded at a time to count the tokens of a text that may be far too long
 
 
 class Tokenizer:
@@ -72,6 +73,26 @@ class Tokenizer:
     def control_tokens(self) -> frozenset[int]:
         """Ids that structure a prompt and are never shown: end of turn, begin of text, ..."""
         return self._control_ids
+
+    def check_length(self, text: str, most: int, *, shielded: bool = False) -> None:
+        """Raise `ContextLengthExceeded` for a text of far more than `most` tokens, without encoding all of it at once.
+
+        Encoding takes some hundred bytes of memory for each token, which a text of megabytes would multiply. Cutting a
+        text changes tokens only around the cuts, so that twice the limit, counted in pieces, is beyond doubt.
+        `shielded` is for texts that `encode_shielded` is for.
+        """
+        if len(text) <= max(PIECE, 2 * most):
+            return
+        encode = self.encode_shielded if shielded else self.encode
+        counted = 0
+        for start in range(0, len(text), PIECE):
+            counted += len(encode(text[start : start + PIECE]))
+            if counted > 2 * most:
+                raise ContextLengthExceeded(
+                    f"the prompt has more than {counted // 2} tokens; the context holds {most}",
+                    "shorten the prompt",
+                    param="messages",
+                )
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of `text`. Raises `InvalidInput` for text that is not Unicode (lone surrogates).

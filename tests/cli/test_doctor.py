@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edgeai.cli import doctor
+from edgeai.cli.memory_report import memory_choices
+from edgeai.config import home_dir
+from edgeai.device.profile import Memory
 from edgeai.package import Package
+from edgeai.package.store import Store
 from tests.cli.conftest import Cli
 
 
@@ -19,14 +23,27 @@ def test_the_report_as_json(cli: Cli, installed: Package) -> None:
     assert document["disk"]["free"] > 0
     assert document["onnxruntime"]["works"]
     assert document["models"] == ["tiny"]
-    assert {"kernels", "threads", "conversations", "telemetry"} <= {entry["what"] for entry in document["choices"]}
+    whats = {entry["what"] for entry in document["choices"]}
+    assert {"kernels", "threads", "reserve", "memory", "pressure", "telemetry"} <= whats
     assert all(entry["why"] for entry in document["choices"])
+    (plan,) = (entry for entry in document["choices"] if entry["what"] == "memory")
+    assert plan["choice"] == "tiny"
+    assert "rows" in plan["why"]
+    assert "KV cache" in plan["why"]
 
 
 def test_the_report_for_people(cli: Cli) -> None:
     out = cli("doctor").out
     assert "kernels" in out
     assert "none: `edgeai build RECIPE` makes one" in out
+
+
+def test_a_model_that_does_not_fit_is_named(installed: Package) -> None:
+    memory = Memory(total=64 << 20, available=10 << 20, limit=None, swap=100 << 20, compressed=True)
+    rows = {what: (choice, why) for what, choice, why in memory_choices(memory, Store(home_dir()))}
+    assert rows["memory"][0] == "tiny does not fit"
+    assert "10 MiB are free" in rows["memory"][1]
+    assert "105 MB of compressed swap are not counted on" in rows["reserve"][1]
 
 
 def test_a_wheel_for_another_cpu_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

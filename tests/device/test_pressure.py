@@ -111,6 +111,7 @@ def test_a_watch_hears_the_kernel_and_sleeps_until_then(monkeypatch: pytest.Monk
 def test_closing_a_watch_ends_its_thread() -> None:
     watch = PressureWatch(lambda: None, pressure_file(None))
     watch.close()
+    watch.close()
     assert "edgeai-memory" not in {thread.name for thread in threading.enumerate()}
 
 

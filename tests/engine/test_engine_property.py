@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,15 +16,19 @@ from hypothesis import strategies as st
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
+from edgeai.engine.governor import LEVELS
 from edgeai.engine.model_runner import ModelRunner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
+from edgeai.errors import Overloaded
 from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME, GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
 from tests.fixtures.peft import tiny_adapter
+from tests.fixtures.weather import Weather
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
+RESERVE_TOKENS = 256  # the memory that is to stay free, in tokens of KV cache
 PREFIXES = [tuple(range(2, 2 + n)) for n in (0, 9, 40)]  # shared beginnings, so that the prefix cache has work
 
 ADAPTERS: dict[str, Adapter | None] = {
@@ -79,10 +84,14 @@ def engine_with(
     cache: bool,
     drafts: int = 0,
     store: BlockStore | None = None,
+    spells: Iterable[tuple[int, int]] | None = None,
 ) -> Engine:
     budget = tokens * shape.token_bytes
     limits = replace(SETTINGS, kv_budget_bytes=budget, prefix_cache=cache, draft_tokens=drafts, max_adapters=2)
-    return Engine(graph, shape, limits, adapter_graph=adapter_graph(graph), store=store)
+    reserve = RESERVE_TOKENS * shape.token_bytes
+    weather = None if spells is None else Weather((eighths * reserve // 8, lasting) for eighths, lasting in spells)
+    governor = None if weather is None else weather.governor(reserve)
+    return Engine(graph, shape, limits, adapter_graph=adapter_graph(graph), store=store, governor=governor)
 
 
 def open_store(folder: Path, shape: ModelShape) -> BlockStore:
@@ -97,16 +106,20 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     cache=st.booleans(),
     drafts=st.sampled_from([0, 3, 10]),
     damaged=st.none() | st.sets(st.integers(0, 20)),
+    spells=st.none() | st.lists(st.tuples(st.integers(0, 10), st.integers(1, 12)), max_size=8),
 )
-def test_equals_the_naive_loop(naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged) -> None:
+def test_equals_the_naive_loop(
+    naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells
+) -> None:
     """Requests join at given steps, with one adapter or another; some are cancelled; a small budget forces preemption
-    and eviction. With `damaged`, all of it happens again after a restart, over a store with some blocks damaged.
+    and eviction. With `damaged`, all of it happens again after a restart, over a store with some blocks damaged. With
+    `spells` (eighths of the reserve that are left, and for how long) memory becomes scarce meanwhile, now and then.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
 
     def live(store: BlockStore | None) -> None:
-        engine = engine_with(graph, shape, budget, cache=cache, drafts=drafts, store=store)
+        engine = engine_with(graph, shape, budget, cache=cache, drafts=drafts, store=store, spells=spells)
         check(naive, schedule, run_schedule(engine, schedule))
 
     if damaged is None:
@@ -123,15 +136,20 @@ def test_equals_the_naive_loop(naive, graph: Path, shape: ModelShape, schedule, 
 
 
 def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
+    """Tokens of each request. One that is refused comes back at every step, until it is cancelled."""
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
+    coming = set(range(len(schedule)))
     step = 0
-    while engine.has_work or step <= 12:
+    while engine.has_work or coming:
         for i, (prompt, max_tokens, joins, cancelled_after, adapter) in enumerate(schedule):
-            if joins == step:
+            if i in coming and joins <= step:
                 params = SamplingParams(max_tokens=max_tokens, temperature=0)
-                engine.add(str(i), prompt, params, ADAPTERS[adapter])
+                with suppress(Overloaded):
+                    engine.add(str(i), prompt, params, ADAPTERS[adapter])
+                    coming.remove(i)
             if cancelled_after is not None and joins + cancelled_after == step:
                 engine.cancel(str(i))
+                coming.discard(i)
         for request_id, output in engine.step():
             outputs[request_id].append(output.token_id)
         engine.scheduler.check_integrity()
@@ -165,6 +183,31 @@ def test_preemption_and_eviction_really_happen(naive, graph: Path, shape: ModelS
         ended = naive(prompt, 150)
         assert outputs[str(i)][: len(ended)] == ended
         assert len(outputs[str(i)]) == 150
+
+
+def test_scarcity_really_restrains(naive, graph: Path, shape: ModelShape) -> None:
+    """The property would be hollow if memory that comes and goes changed nothing."""
+    spells = [(800, 24), (3, 3), (2, 3), (1, 3), (0, 5)]
+    engine = engine_with(graph, shape, 2048, cache=True, spells=spells)
+    schedule = [(tuple(range(2 + i, 60 + i)), 60, joins, None, "") for i, joins in enumerate((0, 0, 0, 0, 24, 40))]
+    rows, cached = [0] * len(LEVELS), [0] * len(LEVELS)  # the most at each level
+    step = engine.step
+
+    def watched():
+        outputs, level = step(), engine.stats().memory.level
+        rows[level] = max(rows[level], len(engine.scheduler.running))
+        cached[level] = max(cached[level], engine.cache.used_bytes)
+        return outputs
+
+    engine.step = watched  # type: ignore[method-assign]
+    check(naive, schedule, run_schedule(engine, schedule))
+    assert engine.stats().preemptions > 0
+    assert rows[0] > 2
+    assert rows[2] <= 2
+    assert rows[3] <= 1
+    assert rows[4] <= 1
+    assert cached[0]
+    assert not any(cached[2:])
 
 
 def test_sampled_text_depends_on_its_seed_alone(graph: Path, shape: ModelShape) -> None:

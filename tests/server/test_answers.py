@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import openai
@@ -274,7 +275,10 @@ def test_metrics_count_what_happened(client: openai.OpenAI, served: Served) -> N
 
 
 def test_health_and_schema(served: Served) -> None:
-    assert httpx.get(f"{served.url}/health").json() == {"status": "ok", "models": ["tiny"], "running": 0, "waiting": 0}
+    assert httpx.get(f"{served.url}/health").json() == {
+        "status": "ok", "models": ["tiny"], "running": 0, "waiting": 0,
+        "memory": {"level": 0, "state": "normal", "available_bytes": ANY},
+    }  # fmt: skip
     assert httpx.head(f"{served.url}/health").status_code == 200
     schema = httpx.get(f"{served.url}/openapi.json").json()
     assert "/v1/chat/completions" in schema["paths"]

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from edgeai.server.body_budget import BodyBudget
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
 
@@ -181,7 +182,7 @@ def test_content_types_may_have_parameters(served: Served) -> None:
 
 
 def test_bodies_have_a_limit() -> None:
-    with serving(ScriptedModel(), max_body=1000) as served:
+    with serving(ScriptedModel(), bodies=BodyBudget(each=1000)) as served:
         large = b'{"messages": "' + b"a" * 1000 + b'"}'
         declared = httpx.post(served.url + CHAT, content=large, headers=JSON)
         assert "1000 bytes" in refusal(declared, 413)["message"]

@@ -47,7 +47,8 @@ def test_nothing_wakes_at_rest(tmp_path: Path) -> None:
     )
     try:
         assert process.stderr is not None
-        url = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline() + process.stderr.readline())
+        said = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)
+        url = next((found for found in said if found), None)
         assert url is not None
         before = switches(process.pid)
         answer(url[0], tokens=8)

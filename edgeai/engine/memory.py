@@ -1,0 +1,83 @@
+"""Keeps an engine within the memory that is really there: reads it, restrains the scheduler, refuses what would be too
+much. Touched by the engine's owner only; `state` may be read by anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from edgeai.device.heap import trim_heap
+from edgeai.engine.governor import CALM_SECONDS, IDLE_INTERVAL, LEVELS, REFUSING, Governor, Limits
+from edgeai.engine.request import MemoryState
+from edgeai.engine.runner import Runner
+from edgeai.engine.scheduler import Scheduler
+from edgeai.errors import Overloaded
+
+RETRY_SECONDS = int(CALM_SECONDS) + 2  # until a level that has just risen may have ended
+SHRINK_LEVEL = 2  # from here on the buffers of runs are given back too, for runs get smaller
+
+log = logging.getLogger("edgeai.memory")
+
+
+class MemoryControl:
+    """Without a governor nothing is read and nothing is ever refused."""
+
+    def __init__(self, governor: Governor | None, scheduler: Scheduler, runner: Runner, context_length: int) -> None:
+        self._governor = governor
+        self._scheduler = scheduler
+        self._runner = runner
+        budget = scheduler.settings.kv_budget_bytes
+        self._normal = Limits(scheduler.rows, scheduler.chunks.most, context_length, budget, budget, budget)
+        self._limits = self._normal
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """How long an idle engine may sleep before it should look again; None: until it is woken."""
+        return IDLE_INTERVAL if self._governor is not None and self._governor.level else None
+
+    @property
+    def pressure(self) -> Path | None:
+        """The kernel's file that an idle engine can wait at for bad news."""
+        return None if self._governor is None else self._governor.pressure
+
+    @property
+    def state(self) -> MemoryState:
+        if self._governor is None:
+            return MemoryState()
+        governor = self._governor
+        return MemoryState(governor.level, LEVELS[governor.level], governor.available, governor.kills)
+
+    def update(self) -> None:
+        """Read memory, if it is time to, and restrain the scheduler accordingly."""
+        governor = self._governor
+        if governor is None or not governor.due():
+            return
+        before = governor.level
+        if governor.observe():
+            self._announce(before, governor)
+        self._limits = governor.limits(self._normal, self._scheduler.committed_bytes)
+        self._scheduler.restrain(self._limits)
+        if governor.level > before:
+            if governor.level >= SHRINK_LEVEL:
+                self._runner.shrink()
+            trim_heap()
+
+    def check(self, prompt_tokens: int) -> None:
+        """Raises `Overloaded` when memory is too scarce for a new request with such a prompt."""
+        self.update()
+        level = self.state.level
+        if level >= REFUSING or prompt_tokens > self._limits.prompt:
+            what = "" if level >= REFUSING else f" for a prompt of {prompt_tokens} tokens"
+            raise Overloaded(
+                f"memory is scarce: there is no room{what} now",
+                f"try again in {RETRY_SECONDS} seconds",
+                retry_after=RETRY_SECONDS,
+            )
+
+    def _announce(self, before: int, governor: Governor) -> None:
+        left = (governor.available or 0) >> 20
+        if governor.level > before:
+            log.warning("memory is scarce, %d MiB are left: %s", left, LEVELS[governor.level])
+        else:
+            log.info("memory recovers, %d MiB are left: %s", left, LEVELS[governor.level])

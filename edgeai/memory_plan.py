@@ -1,0 +1,63 @@
+"""What of the device's memory a package's model gets: `device.budget` applied to a manifest and to engine settings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from edgeai.device.budget import MemoryPlan, Wishes, estimate, plan, reserve_bytes
+from edgeai.device.heap import trim_heap
+from edgeai.device.pressure import MemoryGauge
+from edgeai.device.profile import Memory, read_memory
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.governor import Governor
+from edgeai.package.manifest import WEIGHTS_NAME, Manifest
+
+log = logging.getLogger("edgeai.memory")
+
+
+def plan_for(
+    manifest: Manifest, shape: ModelShape, settings: EngineSettings, memory: Memory, *, kv_bytes: int | None = None
+) -> MemoryPlan:
+    """The plan for a model that is not loaded yet; `kv_bytes` is the most its KV cache may have.
+
+    Raises `OutOfMemory` when it does not fit.
+    """
+    architecture = manifest.architecture
+    costs = estimate(
+        weights=manifest.files[WEIGHTS_NAME].size,
+        hidden=architecture.hidden_size,
+        vocab=architecture.vocab_size,
+        token=shape.token_bytes,
+        draft=settings.draft_tokens,
+    )
+    wishes = Wishes(
+        context=min(shape.context_length, settings.max_context or shape.context_length),
+        rows=settings.max_rows,
+        chunk=settings.chunk_tokens,
+        kv_bytes=kv_bytes,
+        context_asked=settings.max_context is not None,
+    )
+    return plan(memory, costs, wishes)
+
+
+def planned(
+    manifest: Manifest, shape: ModelShape, settings: EngineSettings, *, kv_bytes: int | None = None
+) -> EngineSettings:
+    """`settings` within the memory of this machine now. Raises as `plan_for` does."""
+    trim_heap()
+    made = plan_for(manifest, shape, settings, read_memory(), kv_bytes=kv_bytes)
+    log.info("memory for %s, estimated: %s", manifest.name, made.explain())
+    return replace(
+        settings,
+        kv_budget_bytes=made.kv_bytes,
+        max_rows=made.rows,
+        chunk_tokens=made.chunk,
+        whole_scores=settings.whole_scores and not made.tight,  # the plan has no room for them
+        tight=made.tight,
+    )
+
+
+def make_governor() -> Governor:
+    """What keeps an engine within this machine's memory and the control group's."""
+    return Governor(MemoryGauge(), reserve_bytes(read_memory()))
