@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.scores import largest_chunk
 
 MIN_CHUNK = 16  # tokens; below this a chunk costs about as much as a single token
 
@@ -11,9 +12,8 @@ class ChunkSizer:
     """Chunks of at most `settings.chunk_tokens`, and while others decode of at most `settings.chunk_seconds`."""
 
     def __init__(self, settings: EngineSettings, shape: ModelShape, capacity: int) -> None:
-        """`capacity` is the positions of a KV row: attention scores of a chunk take heads * chunk * capacity floats."""
-        scores = shape.num_heads * capacity * 4  # bytes of one token's attention scores
-        self.most = max(MIN_CHUNK, min(settings.chunk_tokens, settings.scratch_bytes // scores))
+        """`capacity` is the positions of a KV row."""
+        self.most = max(MIN_CHUNK, largest_chunk(settings, shape, capacity))
         self.speed: float | None = None  # tokens per second, measured
         self._seconds = settings.chunk_seconds
 

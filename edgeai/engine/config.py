@@ -44,7 +44,7 @@ class EngineSettings:
     kv_type: KVType = "float32"  # int8 takes a quarter of the memory, and prompts longer; for packages that have it
     spin_us: int | None = None
     cpus: tuple[int, ...] = ()
-    whole_scores: bool = False
+    whole_scores: bool = True  # where `scratch_bytes` hold them
     max_rows: int = 8
     max_queue: int = 64
     max_context: int | None = None
@@ -55,5 +55,5 @@ class EngineSettings:
     chunk_seconds: float = 0.2
     draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
     max_adapters: int = 4  # different ones that decode at the same time; requests for more wait for a row of another
-    scratch_bytes: int = 64 << 20  # attention scores of one chunk: heads * chunk * capacity floats
+    scratch_bytes: int = 64 << 20  # for attention scores of one chunk: heads * chunk * capacity floats
     tight: bool = False  # memory is scarce: once the model is loaded, measure, and lower the budget to what is left

@@ -19,6 +19,7 @@ from edgeai.engine.restore import BlockStore
 from edgeai.engine.runner import Logits
 from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
+from edgeai.engine.scores import with_scores_that_fit
 from edgeai.engine.sequence import Sequence
 from edgeai.engine.speculative import DraftPlanner
 from edgeai.engine.validation import check_params, check_prompt
@@ -58,6 +59,7 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
+        self.settings = with_scores_that_fit(self.settings, shape, self.context_length)
         self.runner = load_runner(graph, shape, self.settings, self.context_length, adapter_graph)
         if self.settings.tight:
             self.settings = settle(self.runner, self.settings, self.context_length)

@@ -1,0 +1,28 @@
+"""Attention scores of a chunk: whole where they fit into the scratch memory, else tile by tile.
+
+Whole they are faster (docs/performance.md), and take heads * tokens * capacity floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeai.engine.config import EngineSettings, ModelShape
+
+
+def with_scores_that_fit(settings: EngineSettings, shape: ModelShape, capacity: int) -> EngineSettings:
+    """`settings`, with scores tile by tile if those of a whole chunk take more than `scratch_bytes`."""
+    wanted = settings.chunk_tokens * token_bytes(shape, capacity)
+    return replace(settings, whole_scores=settings.whole_scores and wanted <= settings.scratch_bytes)
+
+
+def largest_chunk(settings: EngineSettings, shape: ModelShape, capacity: int) -> int:
+    """Tokens of a chunk whose scores fit; exported graphs know no tiles."""
+    if shape.runtime == "fused" and not settings.whole_scores:
+        return settings.chunk_tokens
+    return min(settings.chunk_tokens, settings.scratch_bytes // token_bytes(shape, capacity))
+
+
+def token_bytes(shape: ModelShape, capacity: int) -> int:
+    """Bytes of one token's scores over `capacity` positions."""
+    return shape.num_heads * capacity * 4
