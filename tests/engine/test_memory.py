@@ -1,0 +1,118 @@
+"""An engine that runs out of memory: what it refuses, what it gives back at rest, and what it measures at load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgeai.device.pressure import Reading
+from edgeai.device.profile import Memory
+from edgeai.engine import warm_up
+from edgeai.engine.async_engine import AsyncEngine
+from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.engine import Engine
+from edgeai.engine.governor import Governor
+from edgeai.engine.memory import RETRY_SECONDS
+from edgeai.engine.request import SamplingParams
+from edgeai.errors import OutOfMemory, Overloaded
+from tests.fixtures.weather import PLENTY
+
+MIB = 1 << 20
+SETTINGS = EngineSettings(threads=1, max_rows=2, block_tokens=8, kv_budget_bytes=1 << 22)
+PROMPT = list(range(2, 60))
+
+
+@dataclass
+class Machine:
+    """Memory to be set by hand; every look at the clock is half a second later."""
+
+    available: int = PLENTY
+    now: float = 0.0
+    pressure: None = None
+
+    def read(self) -> Reading:
+        return Reading(self.available, 0.0, 0)
+
+    def clock(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def engine(tiny_graph: Path, tiny_shape: ModelShape, machine: Machine) -> Engine:
+    return Engine(tiny_graph, tiny_shape, SETTINGS, governor=Governor(machine, 8 * MIB, clock=machine.clock))
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_new_requests_are_refused_and_welcome_again(engine: Engine, machine: Machine) -> None:
+    machine.available = 0
+    with pytest.raises(Overloaded) as raised:
+        engine.add("a", PROMPT, SamplingParams(max_tokens=3))
+    assert raised.value.retry_after == RETRY_SECONDS
+    assert not engine.has_work
+    machine.available = PLENTY
+    for _ in range(60):
+        engine.step()
+    assert engine.stats().memory.level == 0
+    engine.add("a", PROMPT, SamplingParams(max_tokens=3))
+    assert engine.has_work
+
+
+def test_long_prompts_are_refused_before_short_ones(engine: Engine, machine: Machine) -> None:
+    machine.available = int(1.5 * MIB)
+    limit = engine.context_length // 4
+    with pytest.raises(Overloaded, match=f"prompt of {limit + 1} tokens"):
+        engine.add("long", [5] * (limit + 1), SamplingParams(max_tokens=1))
+    assert engine.stats().memory.name == "shorter prompts"
+    engine.add("short", [5] * limit, SamplingParams(max_tokens=1))
+
+
+def test_at_rest_the_cache_is_given_back_and_the_level_falls_by_itself(engine: Engine, machine: Machine) -> None:
+    async def answer() -> None:
+        async for _ in owner.generate(PROMPT, SamplingParams(max_tokens=3, ignore_eos=True)):
+            pass
+
+    owner = AsyncEngine(engine)
+    try:
+        asyncio.run(answer())
+        assert engine.cache.used_bytes > 0
+        machine.available = 2 * MIB
+        owner.wake()  # as the kernel's word does
+        assert eventually(lambda: engine.cache.used_bytes == 0)
+        assert engine.stats().memory.level == 2
+        machine.available = PLENTY
+        assert eventually(lambda: engine.stats().memory.level == 0)
+        assert engine.memory.idle_seconds is None  # nothing is looked at any more
+    finally:
+        asyncio.run(owner.close())
+
+
+def test_the_budget_is_what_is_left_when_the_model_has_run(
+    tiny_graph: Path, tiny_shape: ModelShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = EngineSettings(threads=1, max_rows=2, kv_budget_bytes=1 << 22, tight=True)
+    left = Memory(total=1 << 30, available=25 * MIB, limit=64 * MIB)  # of which 24 MiB are the reserve
+    monkeypatch.setattr(warm_up, "read_memory", lambda: left)
+    engine = Engine(tiny_graph, tiny_shape, tight)
+    assert engine.settings.kv_budget_bytes == engine.scheduler.budget.limit == MIB
+    assert engine.context_length == min(512, MIB // tiny_shape.token_bytes)
+    assert not engine.runner.arena.occupied
+    left = Memory(total=1 << 30, available=24 * MIB, limit=64 * MIB)
+    with pytest.raises(OutOfMemory, match="24 MiB of the 64 MiB"):
+        Engine(tiny_graph, tiny_shape, tight)
