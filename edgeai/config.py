@@ -40,6 +40,9 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+CheckMode = Literal["always", "changed", "never"]
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """How to serve. None leaves a choice to what the device and the model allow. Raises `InvalidInput`."""
@@ -54,12 +57,14 @@ class ServerSettings:
     kv_disk_bytes: int | None = None  # for computed prompts that survive a restart; 0: none
     kv_daily_bytes: int = 2 << 30  # most of them to write in a day: SD cards wear
     threads: int | None = None
-    max_rows: int = 8  # sequences that run at once
+    max_rows: int | None = None  # sequences that run at once
     max_queue: int = 64  # requests that may wait; one more is refused
+    profile: bool = True  # whether settings that were tuned for this machine are used
+    check: CheckMode = "changed"  # when a child process tries the settings before the server uses them
 
     def __post_init__(self) -> None:
         _between("port", self.port, 0, 65535)
-        _between("max_rows", self.max_rows, 1, 1024)
+        _between("max_rows", 1 if self.max_rows is None else self.max_rows, 1, 1024)
         _between("max_queue", self.max_queue, 0, 1_000_000)
         _between("kv_disk_bytes", self.kv_disk_bytes or 0, 0, 2**63 - 1)
         _between("kv_daily_bytes", self.kv_daily_bytes, 0, 2**63 - 1)

@@ -8,6 +8,7 @@
     ├── SourceError             422  weights that cannot be read as they are
     │   └── UnsupportedModel         readable, but of a kind edgeai does not know
     ├── PackageError            500  a model package that is damaged or does not match its manifest
+    ├── TrialFailed             500  settings with which a child process died, hung or could not load the model
     ├── ValidationFailed        500  a build that does not reproduce its source
     ├── Overloaded              503  try again after `retry_after` seconds
     ├── OutOfMemory             507  the request or model does not fit the memory budget
@@ -71,6 +72,10 @@ class UnsupportedModel(SourceError):
 
 class PackageError(EdgeaiError):
     """A model package that is damaged or does not match its manifest."""
+
+
+class TrialFailed(EdgeaiError):
+    """Settings with which a child process died, hung, or could not load the model. The message is what was seen."""
 
 
 class ValidationFailed(EdgeaiError):

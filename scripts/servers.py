@@ -68,11 +68,12 @@ def edgeai_server(
 ) -> Iterator[RunningServer]:
     """`edgeai serve` of this checkout on `package`, in a home folder of its own; nothing is kept on disk.
 
+    It starts as it does every day, without the self-check of a first start, for the home is always new.
     `kv_budget` is in bytes, for the cache of all sequences; None leaves it to the machine.
     """
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "edgeai", "serve", "--model", str(package), "--threads", str(threads)]
-        command += ["--context", str(context), "--kv-disk", "0", *options]
+        command += ["--context", str(context), "--kv-disk", "0", "--check", "never", *options]
         if kv_budget is not None:
             command += ["--kv-budget", str(kv_budget)]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

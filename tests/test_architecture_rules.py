@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"server"},
+    {"tuning"},
     {"measure", "warm"},
     {"model"},
     {"memory_plan"},
@@ -111,7 +112,17 @@ def test_device_half_needs_no_exporter() -> None:
         assert not packages & {"torch", "transformers", "gguf", "optimum"}, path
         if "onnx" in packages:
             assert room_of(path.parts) == "architectures", path
-        if room_of(path.parts) in {"engine", "encoder", "server", "model", "measure", "text", "package", "device"}:
+        if room_of(path.parts) in {
+            "engine",
+            "encoder",
+            "server",
+            "model",
+            "measure",
+            "text",
+            "package",
+            "device",
+            "tuning",
+        }:
             assert not room_imports(path) & BUILD_HALF, path
 
 

@@ -7,25 +7,25 @@ from typing import Annotated
 
 import typer
 
-from edgeai.cli.output import JsonFlag, ModelArgument, emit, open_package
+from edgeai.cli.output import JsonFlag, ModelArgument, Threads, UseProfile, emit, load_model
 
 
 def bench(
     model: ModelArgument,
     rounds: Annotated[int, typer.Option(min=1, help="How often to measure; the median counts.")] = 3,
+    threads: Threads = None,
+    profile: UseProfile = True,
     json: JsonFlag = False,
 ) -> None:
     """Measure tokens per second on this machine."""
-    package = open_package(model)
     from edgeai.measure.throughput import measure
-    from edgeai.model import Model
 
-    with Model.load(package) as loaded:
+    with load_model(model, threads=threads, profile=profile) as loaded:
         result = asdict(measure(loaded.engine, rounds=rounds))
-        threads = loaded.engine.settings.threads
+        used, package = loaded.engine.settings.threads, loaded.package
     if json:
-        emit({"model": package.name, "digest": package.digest, "threads": threads} | result)
+        emit({"model": package.name, "digest": package.digest, "threads": used} | result)
         return
-    typer.echo(f"{package.name}, {threads} threads, tokens per second")
+    typer.echo(f"{package.name}, {used} threads, tokens per second")
     for name, value in result.items():
         typer.echo(f"  {name:16}{value:10.1f}")

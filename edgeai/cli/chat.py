@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edgeai.cli.output import ModelArgument, load_model, print_error, say
+from edgeai.cli.output import ModelArgument, Threads, UseProfile, load_model, print_error, say
 from edgeai.cli.run import Answer, MaxTokens, Seed, System, Temperature, show
 from edgeai.errors import ContextLengthExceeded, InvalidInput
 
@@ -27,9 +27,11 @@ def chat(
     temperature: Temperature = None,
     seed: Seed = None,
     system: System = None,
+    threads: Threads = None,
+    profile: UseProfile = True,
 ) -> None:
     """Talk with a model."""
-    with load_model(model) as loaded:
+    with load_model(model, threads=threads, profile=profile) as loaded:
         if loaded.template is None:
             raise InvalidInput(f"{loaded.name} has no chat template", "use `edgeai run`, which continues a text")
         params = loaded.default_params(max_tokens=max_tokens, temperature=temperature, seed=seed)

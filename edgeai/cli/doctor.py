@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeai.cli.doctor_settings import print_settings, settings_of_models
 from edgeai.cli.output import JsonFlag, emit
 
 if TYPE_CHECKING:
@@ -17,13 +16,16 @@ if TYPE_CHECKING:
     from edgeai.package.store import Store
 
 PACKAGES = ("onnxruntime", "numpy", "tokenizers", "fastapi", "uvicorn", "onnx")
-# In a process of its own: a wheel made for a newer CPU dies of an illegal instruction when it is imported.
-PROBE = "from edgeai.onnx_session import runtime_version; print(runtime_version())"
 
 
-def doctor(json: JsonFlag = False) -> None:
+def doctor(
+    check: Annotated[
+        bool, typer.Option("--check", help="Also try every model's settings in a child process, as `serve` does.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
     """Look at this machine: CPU, memory, disk, installed parts, and what will be used."""
-    report = examine()
+    report = examine() | {"settings": settings_of_models(check=check)}
     if json:
         emit(report)
     else:
@@ -35,6 +37,7 @@ def examine() -> dict[str, Any]:
     import edgeai
     from edgeai.config import home_dir
     from edgeai.device.profile import disk_free, read_cpu, read_memory
+    from edgeai.device.runtime_probe import probe_runtime
     from edgeai.package.store import Store
 
     cpu, memory, home = read_cpu(), read_memory(), home_dir()
@@ -67,17 +70,6 @@ def choices(cpu: Cpu, memory: Memory, store: Store) -> list[dict[str, str]]:
     if cpu.usable < cpu.cores:
         result.append(_choice("warning", f"{cpu.usable:g} of {cpu.cores} cores", "this process may not use more"))
     return result
-
-
-def probe_runtime() -> dict[str, Any]:
-    """Load onnxruntime in a child process and say whether that works on this CPU."""
-    result = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
-    if result.returncode == 0:
-        return {"works": True, "says": result.stdout.strip()}
-    if result.returncode < 0:
-        name = signal.Signals(-result.returncode).name
-        return {"works": False, "says": f"loading it died of {name}: this wheel is not made for this CPU"}
-    return {"works": False, "says": (result.stderr.strip().splitlines() or ["it does not load"])[-1]}
 
 
 def _installed() -> dict[str, str | None]:
@@ -116,3 +108,4 @@ def _print(report: dict[str, Any]) -> None:
     ]
     for name, value in rows:
         typer.echo(f"{typer.style(f'{name:14}', bold=True)}{value}")
+    print_settings(report["settings"])

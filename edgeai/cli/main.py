@@ -23,6 +23,7 @@ from edgeai.cli import (
     recipes,
     run,
     serve,
+    tune,
     warm,
 )
 from edgeai.cli.output import emit_error, print_error
@@ -51,6 +52,7 @@ app.command()(encode.embed)
 app.command()(encode.rerank)
 app.command()(serve.serve)
 app.command()(bench.bench)
+app.command()(tune.tune)
 app.command()(card.card)
 app.command("eval")(evaluate.evaluate)
 app.command()(doctor.doctor)

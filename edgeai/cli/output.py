@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgeai.engine.config import EngineSettings
     from edgeai.model import Model
     from edgeai.package.package import Package
     from edgeai.progress import Progress
@@ -20,6 +21,10 @@ AcceptLicence = Annotated[
     bool, typer.Option("--accept-licence", help="You have read the model's licence, which is not an open one.")
 ]
 ModelArgument = Annotated[str, typer.Argument(help="An installed model's name, or a package folder.")]
+UseProfile = Annotated[
+    bool, typer.Option("--profile/--no-profile", help="Whether to use what `edgeai tune` found for this machine.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; by default as tuned, or one per core.")]
 _QUARTERS = 4
 
 
@@ -53,18 +58,37 @@ def open_package(model: str) -> Package:
     return Store(home_dir()).open(model)
 
 
-def load_model(model: str) -> Model:
-    """The model that a user calls "base" or "base:adapter". Raises as `open_package` and loading do."""
+def load_model(model: str, *, threads: int | None = None, profile: bool = True) -> Model:
+    """The model that a user calls "base" or "base:adapter", with the settings that suit this machine.
+
+    Raises as `open_package` and loading do.
+    """
     from edgeai.config import home_dir
     from edgeai.package.adapters import AdapterStore, split_name
 
     base, adapter = split_name(model)
     package = open_package(base)
     installed = None if adapter is None else AdapterStore(home_dir()).get_for(package, adapter)
+    from edgeai.device.affinity import pin_thread
     from edgeai.model import Model
 
-    loaded = Model.load(package)
+    settings = settings_for(package, threads=threads, profile=profile)
+    pin_thread(settings.cpus)
+    loaded = Model.load(package, settings)
     return loaded if installed is None else loaded.with_adapter(installed)
+
+
+def settings_for(package: Package, *, threads: int | None, profile: bool) -> EngineSettings:
+    """Flags, then the profile, then defaults; tells why a profile is not used. Raises `InvalidInput` for encoders."""
+    from edgeai.config import home_dir
+    from edgeai.model import require_decoder
+    from edgeai.tuning.choose import choose
+
+    require_decoder(package.manifest)
+    chosen = choose(package, {"threads": threads}, home=home_dir(), use_profile=profile)
+    for note in chosen.notes:
+        say(note)
+    return chosen.settings
 
 
 @contextlib.contextmanager

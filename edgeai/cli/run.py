@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeai.cli.output import JsonFlag, ModelArgument, emit, load_model
+from edgeai.cli.output import JsonFlag, ModelArgument, Threads, UseProfile, emit, load_model
 
 if TYPE_CHECKING:
     from edgeai.model import Chunk, Model
@@ -59,12 +59,14 @@ def run(
     temperature: Temperature = None,
     seed: Seed = None,
     system: System = None,
+    threads: Threads = None,
+    profile: UseProfile = True,
     json: JsonFlag = False,
 ) -> None:
     """Answer one prompt."""
     text = sys.stdin.read() if prompt == "-" else prompt
     started = time.perf_counter()
-    with load_model(model) as loaded:
+    with load_model(model, threads=threads, profile=profile) as loaded:
         load_seconds = time.perf_counter() - started
         ids = encode(loaded, text, system)
         answer = Answer()

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgeai.cli.output import UseProfile
+
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
@@ -27,6 +29,11 @@ def serve(
     kv_disk: Annotated[
         str | None, typer.Option(help="Disk for prompts that need not be read again after a restart; 0 for none.")
     ] = None,
+    profile: UseProfile = True,
+    check: Annotated[
+        Literal["always", "changed", "never"],
+        typer.Option(help="When to try the settings in a child process first: changed, if something has since."),
+    ] = "changed",
     kv_writes: Annotated[str, typer.Option(help="Most of them to write in a day: SD cards wear.")] = "2GiB",
 ) -> None:
     """Serve models over HTTP, the way OpenAI's API does."""
@@ -43,6 +50,8 @@ def serve(
         kv_type=kv_type,
         kv_disk_bytes=parse_size(kv_disk) if kv_disk else None,
         kv_daily_bytes=parse_size(kv_writes),
+        profile=profile,
+        check=check,
     )
     from edgeai.server.serve import serve as run_server
 

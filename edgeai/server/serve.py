@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
 from edgeai.errors import InvalidInput, NotFound
+from edgeai.tuning.runtime_check import ensure_runtime
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
     from edgeai.encoder.async_encoder import AsyncEncoder
+    from edgeai.engine.config import EngineSettings
     from edgeai.model import AsyncModel, DiskCache
     from edgeai.package.manifest import Kind
     from edgeai.package.package import Package
+    from edgeai.tuning.run_marker import RunMarker
 
 # Address and body of a first request, by the kind of the model.
 TRIALS: Mapping[Kind, tuple[str, str]] = {
@@ -45,19 +48,27 @@ def serve(settings: ServerSettings) -> None:
             packages = find_packages(settings)
             names = " and ".join(package.name for package in packages)
             say(f"loading {names} ...")
-            _log_to_stderr()
-            server = make_server(packages, settings)
-        say(welcome(listener, names, packages[0].manifest.kind))
-        try:
-            server.run([listener])
-        except KeyboardInterrupt:
-            say("stopped")
+            if settings.check != "never":
+                ensure_runtime(home_dir())
+            marker = watched(packages[0], settings)
+        with marker:
+            with _no_garbage():
+                _log_to_stderr()
+                server = make_server(packages, settings, marker)
+            marker.ready()
+            say(welcome(listener, names, packages[0].manifest.kind))
+            try:
+                server.run([listener])
+            except KeyboardInterrupt:
+                say("stopped")
 
 
-def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicorn.Server:
+def make_server(
+    packages: Sequence[Package], settings: ServerSettings, marker: RunMarker | None = None
+) -> uvicorn.Server:
     """Load the models, of which at most the first is a language model, and put the server around them.
 
-    Raises as `load_models` does.
+    `marker` knows how the last server ended. Raises as `load_models` and `engine_settings` do.
     """
     # Only here: these imports take longer than finding a mistake in the settings. What loading needs is imported before
     # it starts, because two threads must not import one package at the same time.
@@ -66,10 +77,13 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     from edgeai.device.heap import map_large_blocks, trim_heap
     from edgeai.device.huge_pages import collapse_in_background
     from edgeai.package.adapters import AdapterStore
+    from edgeai.server.engine_settings import engine_settings
 
     map_large_blocks()
+    decoder = packages[0].manifest.kind == "decoder"
+    limits = engine_settings(packages[0], settings, say, marker) if decoder else None
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
-        loading = pool.submit(load_models, packages, settings)
+        loading = pool.submit(load_models, packages, settings, limits)
         from edgeai.device.profile import read_memory
         from edgeai.server.app import create_app  # takes as long as loading a small model
         from edgeai.server.body_budget import BodyBudget
@@ -85,29 +99,31 @@ def make_server(packages: Sequence[Package], settings: ServerSettings) -> uvicor
     return server
 
 
-def load_models(packages: Sequence[Package], settings: ServerSettings) -> tuple[AsyncModel | None, list[AsyncEncoder]]:
-    """The language model, if there is one, and all others. Raises `PackageError`, `OutOfMemory`, `InvalidInput`."""
+def load_models(
+    packages: Sequence[Package], settings: ServerSettings, limits: EngineSettings | None
+) -> tuple[AsyncModel | None, list[AsyncEncoder]]:
+    """The language model, if there are `limits` for one, and all others.
+
+    Raises `PackageError`, `OutOfMemory`, `InvalidInput`.
+    """
     from edgeai.encoder.async_encoder import AsyncEncoder
-    from edgeai.model import AsyncModel, default_settings
+    from edgeai.model import AsyncModel
 
     encoders = [
         AsyncEncoder.load(package, threads=settings.threads, max_waiting=settings.max_queue)
         for package in packages
         if package.manifest.kind != "decoder"
     ]
-    model: AsyncModel | None = None
-    if packages[0].manifest.kind == "decoder":
-        limits = default_settings(
-            packages[0].manifest,
-            threads=settings.threads,
-            max_rows=settings.max_rows,
-            max_queue=settings.max_queue,
-            max_context=settings.max_context,
-            kv_budget_bytes=settings.kv_budget_bytes,
-            kv_type=settings.kv_type,
-        )
-        model = AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
+    model = None if limits is None else AsyncModel.load(packages[0], limits, disk=disk_cache(settings))
     return model, encoders
+
+
+def watched(package: Package, settings: ServerSettings) -> RunMarker:
+    """Remembers how this server ends, for the next one's self-check; nothing where none is wanted."""
+    from edgeai.tuning.profile import identity
+    from edgeai.tuning.run_marker import RunMarker
+
+    return RunMarker(None if settings.check == "never" else home_dir(), identity(package))
 
 
 def disk_cache(settings: ServerSettings) -> DiskCache | None:

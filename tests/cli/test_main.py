@@ -16,7 +16,7 @@ from edgeai.cli import main, models
 from tests.cli.conftest import Cli
 
 HEAVY = {"numpy", "onnxruntime", "fastapi", "uvicorn", "pydantic", "tokenizers", "onnx", "jinja2", "psutil"}
-COMMANDS = ("build", "fetch", "card", "verify", "run", "chat", "serve", "bench", "eval", "doctor")
+COMMANDS = ("build", "fetch", "card", "verify", "run", "chat", "serve", "bench", "tune", "eval", "doctor")
 HELP = """
 import sys
 from edgeai.cli.main import execute

@@ -28,7 +28,7 @@ import sys
 from edgeai.config import ServerSettings
 from edgeai.server.serve import serve
 disk = int(sys.argv[2])
-serve(ServerSettings(port=0, model=sys.argv[1], threads=1, kv_budget_bytes=1 << 27, kv_disk_bytes=disk))
+serve(ServerSettings(port=0, model=sys.argv[1], threads=1, kv_budget_bytes=1 << 27, kv_disk_bytes=disk, check="never"))
 """
 
 
