@@ -38,7 +38,7 @@ def test_a_profile_over_defaults_and_flags_over_both(package: Package, tmp_path:
     settings = choose(package, {"threads": 3, "max_queue": 5, "max_rows": None}, home=tmp_path).settings
     assert (settings.threads, settings.spin_us, settings.chunk_tokens, settings.max_queue) == (3, 0, 64, 5)
     settings = choose(package, {"max_context": 256}, home=tmp_path, use_profile=False).settings
-    assert (settings.spin_us, settings.chunk_tokens, settings.max_context) == (None, 256, 256)
+    assert (settings.spin_us, settings.chunk_tokens, settings.max_context) == (None, 128, 256)
     assert settings.threads == default_settings(package.manifest).threads
 
 
