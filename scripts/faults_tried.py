@@ -194,7 +194,12 @@ def clock_jumps(lab: Lab, count: int) -> str | None:
 
 
 def newest(home: Path) -> int:
-    return max((path.stat().st_mtime_ns for path in kv_files(home)), default=0)
+    """When the newest block was written, in nanoseconds; blocks may leave while this looks."""
+    times = [0]
+    for path in kv_files(home):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
