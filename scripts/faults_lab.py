@@ -51,14 +51,14 @@ class Record:
     @contextlib.contextmanager
     def trial(self, *faults: str) -> Iterator[None]:
         """Faults tried together; they are survived if the block ends without RuntimeError."""
-        self.tried.update(faults)
         try:
             yield
-            self.survived.update(faults)
         except RuntimeError as error:
             self.failures.append(f"{' + '.join(faults)}: {error}")
-        finally:
-            self.save()
+        else:
+            self.survived.update(faults)
+        self.tried.update(faults)
+        self.save()
 
 
 class Lab:
