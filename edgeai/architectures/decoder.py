@@ -30,6 +30,7 @@ from edgeai.architectures.embedding import Embedding, write_embedding
 from edgeai.architectures.experts import Experts, write_experts
 from edgeai.architectures.graph import MICROSOFT, GraphBuilder
 from edgeai.architectures.linear import LinearBuilder, grid_of, stack
+from edgeai.architectures.linear_int8 import Int8Table
 from edgeai.architectures.rope import Rope
 from edgeai.errors import SourceError, UnsupportedModel
 from edgeai.package.adapter_sites import AdapterSite
@@ -53,16 +54,22 @@ class DecoderBuilder:
     be fused with. Past the last attention only positions whose logits are wanted go on.
     """
 
-    def __init__(self, graph: GraphBuilder, config: DecoderConfig, load: LoadTensor) -> None:
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        config: DecoderConfig,
+        load: LoadTensor,
+        linear: type[LinearBuilder] = LinearBuilder,
+    ) -> None:
         self.graph = graph
         self.config = config
         self.load = load
-        self.linear = LinearBuilder(graph)
+        self.linear = linear(graph)
         self.linear.positions = "all"
         self.products: list[Product] = []  # what adapters may add to
         self._hidden = ""
         self._branch: str | None = None
-        self._embedding: Embedding | None = None
+        self._embedding: Embedding | Int8Table | None = None
         self._declare_inputs()
         self._ropes = {rope: self._write_rope(rope, count) for count, rope in enumerate(self._distinct_ropes())}
 

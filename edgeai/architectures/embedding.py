@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeai.architectures.graph import MICROSOFT
 from edgeai.architectures.linear import LinearBuilder, centred, pack_codes
+from edgeai.architectures.linear_int8 import Int8LinearBuilder, Int8Table, has_row_scales, write_table
 from edgeai.errors import UnsupportedModel
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
 
@@ -66,9 +67,11 @@ class Embedding:
         return graph.op("Reshape", [shifted, graph.constant(np.array([0, 0, hidden]))])
 
 
-def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding:
+def write_embedding(linear: LinearBuilder, table: Tensor) -> Embedding | Int8Table:
     """Store the token table as it is."""
     graph = linear.graph
+    if isinstance(linear, Int8LinearBuilder) and isinstance(table, BlockTensor) and has_row_scales(table):
+        return write_table(linear, NAME, table)
     if isinstance(table, FloatTensor):
         return Embedding(linear, table, graph.weight(NAME, table.values))
     linear.check(NAME, table)

@@ -4,15 +4,14 @@ An int8 linear layer computes, for a row x of K values and weights W [K, N] with
 
     a = max|x| / 127,  b = max|w| / 127,  y = a * b * (round(x / a) @ round(w / b))
 
-so every token has a scale of its own: what a sentence becomes does not depend on what else is in its batch, and one
-outlier token does not take the others' resolution (onnxruntime's `quantize_dynamic` has one scale for a whole batch).
+so that what a sentence becomes does not depend on what else is in its batch (int8_rows.py).
 A precise layer is MatMulNBits with 8 bits, which has a scale per 32 weights and per 32 activations.
 Embedding tables become int8 with one scale per row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model, load_external_data_for_tensor
 
+from edgeai.architectures.graph import MICROSOFT
+from edgeai.architectures.int8_rows import LARGEST, SMALLEST, ZERO, int8_product, quantized_rows
+
 __all__ = ["FloatGraph"]
 
 OPSET, IR_VERSION = 21, 10  # QuantizeLinear with a scale per row
-MICROSOFT = "com.microsoft"
-LARGEST = 127
-ZERO = 128  # the zero point of unsigned activations and of MatMulNBits
 PRECISE_BLOCK = 32
 LARGE_TABLE = 1000  # rows; position and type tables stay float
-SMALLEST = 1e-12  # scale of a row of zeros
 INLINE_BYTES = 1024
 
 Floats = NDArray[np.float32]
@@ -105,6 +103,7 @@ class _Rewriter:
         self._source = source
         self._nodes: list[onnx.NodeProto] = []
         self._new: dict[str, onnx.TensorProto] = {}
+        self._count = 0
         self._quantized: dict[str, tuple[str, str]] = {}  # activations that are there already: codes and scales
 
     def keep(self, node: onnx.NodeProto) -> None:
@@ -118,10 +117,8 @@ class _Rewriter:
         scales = np.maximum(np.abs(weight).max(axis=0) / LARGEST, SMALLEST).astype(np.float32)
         self._add(f"{name}.codes", np.clip(np.rint(weight / scales), -LARGEST, LARGEST).astype(np.int8))
         self._add(f"{name}.scales", scales)
-        codes, row_scales = self._quantize_rows(x, weight.shape[0])
-        operands = [codes, f"{name}.codes", self._constant("one", np.float32(1)), f"{name}.scales", self._zero()]
-        self._node("MatMulIntegerToFloat", operands, f"{y}.unscaled", domain=MICROSOFT)
-        self._node("Mul", [f"{y}.unscaled", row_scales], y)
+        rows = self._quantize_rows(x, weight.shape[0])
+        int8_product(self, rows, f"{name}.codes", f"{name}.scales", unsigned=True, output=y)
 
     def precise_linear(self, node: onnx.NodeProto) -> None:
         """MatMul by 8-bit weights in blocks of 32."""
@@ -169,21 +166,20 @@ class _Rewriter:
     def _quantize_rows(self, x: str, width: int) -> tuple[str, str]:
         """Names of the uint8 codes and float scales [..., 1] of an activation; layers that share it share them."""
         if x not in self._quantized:
-            axes = self._constant("last", np.array([-1], np.int64))
-            self._node("ReduceMax", [x, axes], f"{x}.high")
-            self._node("ReduceMin", [x, axes], f"{x}.low")
-            self._node("Neg", [f"{x}.low"], f"{x}.depth")
-            self._node("Max", [f"{x}.high", f"{x}.depth", self._constant("least", np.float32(SMALLEST))], f"{x}.range")
-            self._node("Mul", [f"{x}.range", self._constant("step", np.float32(1 / LARGEST))], f"{x}.scale")
-            self._node("Shape", [f"{x}.scale"], f"{x}.shape")
-            zero = helper.make_tensor("zero", TensorProto.UINT8, [1], [ZERO])
-            self._node("ConstantOfShape", [f"{x}.shape"], f"{x}.zero", value=zero)
-            self._node("QuantizeLinear", [x, f"{x}.scale", f"{x}.zero"], f"{x}.codes", axis=-1, block_size=width)
-            self._quantized[x] = (f"{x}.codes", f"{x}.scale")
+            self._quantized[x] = quantized_rows(self, x, width, unsigned=True)
         return self._quantized[x]
 
-    def _zero(self) -> str:
-        return self._constant("zero", np.uint8(ZERO))
+    def op(self, kind: str, inputs: Sequence[str], *, domain: str = "", output: str = "", **attributes: Any) -> str:
+        """Add a node with one output, of this name or a new one, and return it."""
+        self._count += 1
+        output = output or f"edgeai.{kind}_{self._count}"
+        self._node(kind, list(inputs), output, domain, **attributes)
+        return output
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """The name of a small tensor; equal ones are stored once."""
+        array = np.asarray(values)
+        return self._constant(f"{array.dtype.str[1:]}.{array.tobytes().hex()}", array)
 
     def _constant(self, name: str, value: Any) -> str:
         full = f"edgeai.{name}"

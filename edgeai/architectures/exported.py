@@ -22,6 +22,7 @@ from onnx import TensorProto, numpy_helper
 from edgeai.architectures.embedding import Embedding, write_embedding
 from edgeai.architectures.graph import GraphBuilder
 from edgeai.architectures.linear import LinearBuilder
+from edgeai.architectures.linear_int8 import Int8Table
 from edgeai.errors import UnsupportedModel
 from edgeai.sources.weights import BlockTensor, FloatTensor, Tensor
 
@@ -157,7 +158,7 @@ class _Conversion:
         self._table = graph.table()
         head = graph.head()
         self._head = head if head is not None and head.output[0] in self._products else None
-        self._embedding: Embedding | None = None
+        self._embedding: Embedding | Int8Table | None = None
         self._blocks: set[str] = set()  # matrices that are stored on a grid now
         self._written: set[str] = set()
 

@@ -49,6 +49,7 @@ class Grid:
     zero_point: int | None  # None where each block has its own
     affine: bool
     columns: bytes | None  # their order, where it is not the matrix's
+    column_scales: bytes | None  # factors of the columns, where they have such
 
 
 def grid_of(tensor: Tensor) -> Grid | None:
@@ -56,7 +57,8 @@ def grid_of(tensor: Tensor) -> Grid | None:
         return None
     zero_point = tensor.zero_point if tensor.zero_points is None else None
     columns = None if tensor.columns is None else tensor.columns.tobytes()
-    return Grid(tensor.bits, tensor.block_size, zero_point, tensor.minimums is not None, columns)
+    factors = None if tensor.column_scales is None else tensor.column_scales.tobytes()
+    return Grid(tensor.bits, tensor.block_size, zero_point, tensor.minimums is not None, columns, factors)
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -82,6 +84,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
         first.columns,
         _stack_super([tensor.super_scales for tensor in blocks]),
         _stack_super([tensor.super_minimums for tensor in blocks]),
+        first.column_scales,
     )
 
 
@@ -274,6 +277,8 @@ class LinearBuilder:
     @staticmethod
     def check(name: str, tensor: BlockTensor) -> None:
         """Raise `UnsupportedModel` for a grid that the operators do not have."""
+        if tensor.column_scales is not None:
+            raise UnsupportedModel(f"{name}: columns with factors need integer products", "build it for another target")
         if tensor.bits not in SYMMETRIC_ZERO or tensor.block_size < 16 or tensor.block_size & (tensor.block_size - 1):
             raise UnsupportedModel(
                 f"{name}: {tensor.bits} bits in blocks of {tensor.block_size} cannot be stored exactly",

@@ -33,6 +33,7 @@ from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.decoder import DecoderBuilder
 from edgeai.architectures.graph import GraphBuilder
 from edgeai.architectures.keys import Keys
+from edgeai.architectures.linear import LinearBuilder
 from edgeai.architectures.reference import ReferenceDecoder
 from edgeai.architectures.rope import unified
 from edgeai.errors import UnsupportedModel
@@ -88,15 +89,23 @@ def decoder_config(config: Mapping[str, Any], context: int | None = None) -> Dec
 
 
 def write_graph(
-    config: Mapping[str, Any], load: LoadTensor, graph_path: Path, weights_path: Path, *, context: int | None = None
+    config: Mapping[str, Any],
+    load: LoadTensor,
+    graph_path: Path,
+    weights_path: Path,
+    *,
+    context: int | None = None,
+    linear: type[LinearBuilder] = LinearBuilder,
 ) -> DecoderConfig:
     """Write a decoder's graph and weights; `load` gives tensors by Hugging Face name, in the form to be stored.
+
+    `linear` writes the matrix products: as `LinearBuilder`, or as `Int8LinearBuilder` for processors without dotprod.
 
     Beside the graph goes the one that takes adapters, over the same weights, and where it takes them.
     """
     decoder = decoder_config(config, context)
     with GraphBuilder(weights_path) as graph:
-        builder = DecoderBuilder(graph, decoder, load)
+        builder = DecoderBuilder(graph, decoder, load, linear)
         architecture_for(decoder.model_type).forward(builder)
         graph.save(graph_path, name=decoder.model_type)
     write_adapter_graph(graph_path, builder.products, graph_path.with_name(ADAPTER_GRAPH_NAME))

@@ -13,10 +13,11 @@ from edgeai.architectures.registry import decoder_config, write_graph
 from edgeai.build.adapters import merged
 from edgeai.build.encoder.checkpoint import is_encoder
 from edgeai.build.encoder.pipeline import build_encoder
+from edgeai.build.forms import FORMS
 from edgeai.build.kv_scales import TOKENS, write_int8_caches
 from edgeai.build.leftovers import require_all_used
 from edgeai.build.quantize.calibration import calibration_segments
-from edgeai.build.quantize.scheme import Job, as_asked, quantized
+from edgeai.build.quantize.scheme import Job, as_asked
 from edgeai.build.quantize.scratch import Scratch
 from edgeai.build.samples import samples
 from edgeai.build.size import other_bytes, require_size
@@ -25,6 +26,7 @@ from edgeai.build.target import Target, open_target, origin_of
 from edgeai.build.thresholds import require_quality
 from edgeai.build.validate import TEXT, measure
 from edgeai.errors import InvalidInput
+from edgeai.package.cpu_targets import GENERIC, CpuTarget
 from edgeai.package.licence import licence_notice
 from edgeai.package.manifest import (
     GRAPH_NAME,
@@ -82,6 +84,7 @@ def build_package(
     bits: int | None = None,
     quantization: QuantizationPlan | None = None,
     default: QuantizationPlan = AS_IT_COMES,
+    cpus: CpuTarget = GENERIC,
     accept_licence: bool = False,
     source_samples: bool = False,
     context: int | None = None,
@@ -96,6 +99,7 @@ def build_package(
     `quantization` stands in the place of the recipe's plan, `default` is for weights without a recipe; by itself it
     leaves all weights exactly as they are. `bits` (4 or 8) is short for rounding floats to the nearest.
     `context`: tokens the package is made for, by default the recipe's or the model's own; LongRoPE depends on it.
+    `cpus`: the processors it is made for, which may decide how weights are stored; options and recipe then do not.
     `adapter` is a PEFT folder that is merged into the weights, times `adapter_scale`.
     `source_samples` lets the source answer the card's questions too, which takes a few passes of numpy for each.
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
@@ -103,8 +107,10 @@ def build_package(
     started = time.perf_counter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
     if isinstance(target.source, FolderSource) and is_encoder(target.source.config):
-        if adapter or quantization or bits:
-            raise InvalidInput("encoders take no adapter, and are always built in int8", "leave the options out")
+        if adapter or quantization or bits or cpus != GENERIC:
+            raise InvalidInput(
+                "encoders take no adapter, and are always built in int8, for all processors", "leave the options out"
+            )
         package = build_encoder(
             target.source.path,
             out or Store(home).path_for(target.name),
@@ -123,8 +129,12 @@ def build_package(
         context = target.recipe.context
     if adapter is not None:
         target = merged(target, adapter, adapter_scale, plan.bits)
-    with PackageWriter(out or Store(home).path_for(target.name)) as writer:
-        package = _write(writer, target, as_asked(plan, target.source), context, source_samples, cache, progress)
+    if cpus.linear != "blocks":
+        if quantization is not None:
+            raise InvalidInput(f"target {cpus.name} decides how weights are stored", "leave --bits and the like out")
+        plan = QuantizationPlan(scheme="source", calibration=plan.calibration)
+    with PackageWriter(out or Store(home).path_for(target.name, cpus.name)) as writer:
+        package = _write(writer, target, cpus, as_asked(plan, target.source), context, source_samples, cache, progress)
     return report_of(package, started)
 
 
@@ -144,6 +154,7 @@ def report_of(package: Package, started: float, peak: int | None = None) -> Buil
 def _write(
     writer: PackageWriter,
     target: Target,
+    cpus: CpuTarget,
     plan: QuantizationPlan,
     context: int | None,
     source_samples: bool,
@@ -159,9 +170,17 @@ def _write(
     graph = writer.folder / GRAPH_NAME
     with Scratch(cache) as scratch:
         other = other_bytes(writer.size_bytes, source, decoder_config(source.config, context))
-        made = quantized(Job(plan, source, decoder_config(source.config, context), files, progress, scratch, other))
+        job = Job(plan, source, decoder_config(source.config, context), files, progress, scratch, other)
+        made = FORMS[cpus.linear].quantized(job)
         stored = StoredTensors(source, made, progress)
-        config = write_graph(source.config, stored.load, graph, writer.folder / WEIGHTS_NAME, context=context)
+        config = write_graph(
+            source.config,
+            stored.load,
+            graph,
+            writer.folder / WEIGHTS_NAME,
+            context=context,
+            linear=FORMS[cpus.linear].builder,
+        )
         require_all_used(source, stored.loaded)
         progress("measure the KV cache")
         write_int8_caches(graph, config, calibration_segments(files, TOKENS, plan.calibration))
@@ -175,10 +194,12 @@ def _write(
             original=source.load,
             stored=made.load,
             requantized=quantization.scheme != "source",
+            limit=FORMS[cpus.linear].limit,
         )
-    require_quality(quality, target.recipe, quantization.scheme)
+    require_quality(quality, target.recipe, quantization.scheme, FORMS[cpus.linear].allowance)
     manifest = Manifest(
         name=target.name,
+        target=cpus.name,
         description=target.recipe.description if target.recipe else "",
         files={},
         licence=target.licence,

@@ -162,20 +162,21 @@ def measure(
     original: LoadTensor,
     stored: LoadTensor,
     requantized: bool,
+    limit: float = GRAPH_LIMIT,
 ) -> Quality:
     """Compare the graph with the source, and with the weights it stores where these are not the source's.
 
-    Raises `ValidationFailed` when the graph does not compute what its own weights say.
+    Raises `ValidationFailed` when the graph is further than `limit` (nats per token) from what its own weights say.
     """
     logits = run_graph(graph, config, ids, chunked(len(ids)))
     against_source = compare(reference_logits(config, original, list(ids)), logits, ids)
     against_stored = against_source
     if requantized:
         against_stored = compare(reference_logits(config, stored, list(ids)), logits, ids)
-    if not against_stored.mean_kl <= GRAPH_LIMIT:  # written so that NaN fails
+    if not against_stored.mean_kl <= limit:  # written so that NaN fails
         raise ValidationFailed(
             f"the graph is {against_stored.mean_kl:.4g} nats per token away from its own weights, more than"
-            f" {GRAPH_LIMIT}; nothing was published",
+            f" {limit}; nothing was published",
             "this is an error of the builder or of onnxruntime on this machine; please report it",
         )
     return against_source.quality(REFERENCE, len(ids))

@@ -59,6 +59,9 @@ def build(
         Literal["edgeai", "optimum"],
         typer.Option(help="optimum: the fallback for other architectures, from a Hugging Face folder; slower."),
     ] = "edgeai",
+    for_cpu: Annotated[
+        str, typer.Option("--target", help="Processors it is for: generic, or cortex-a72 (Raspberry Pi 3 and 4).")
+    ] = "generic",
     json: JsonFlag = False,
 ) -> None:
     """Make a model package and install it."""
@@ -66,6 +69,7 @@ def build(
     from edgeai.build.exported import build_exported, rounded_bits
     from edgeai.build.pipeline import build_package
     from edgeai.config import cache_dir, home_dir
+    from edgeai.package.cpu_targets import GENERIC, cpu_target
     from edgeai.package.package import Package
     from edgeai.recipe import QuantizationPlan
 
@@ -90,12 +94,15 @@ def build(
         "cache": cache_dir(),
     }
     with progress_display() as progress:
+        cpus = cpu_target(for_cpu)
         if exporter == "optimum":
+            if cpus != GENERIC:
+                raise InvalidInput(f"optimum's exports are not made for target {cpus.name}", "leave --target out")
             whole = rounded_bits(plan) if plan else None
             report = build_exported(target, bits=whole, progress=progress, **options)
         else:
             default = QuantizationPlan(scheme="auto")
-            report = build_package(target, quantization=plan, default=default, progress=progress, **options)
+            report = build_package(target, quantization=plan, default=default, cpus=cpus, progress=progress, **options)
     package = Package.open(report.package)
     if prompts:
         package = warm_up(package, prompts)

@@ -59,10 +59,12 @@ def choices(cpu: Cpu, memory: Memory, store: Store) -> list[dict[str, str]]:
     """What will be used, and why."""
     from edgeai.cli.memory_report import memory_choices
     from edgeai.device.profile import kernels
+    from edgeai.device.variants import suitable
 
-    chosen = kernels(cpu)
+    chosen, target = kernels(cpu), suitable(cpu)
     result = [
         _choice("kernels", chosen.name, chosen.why),
+        _choice("packages", f"target {target.name}", target.why),
         _choice("threads", str(cpu.cores), "one per physical core; `serve --threads` changes it"),
         *(_choice(*row) for row in memory_choices(memory, store)),
         _choice("telemetry", "off", "nothing leaves the device; onnxruntime's own is switched off before it is loaded"),

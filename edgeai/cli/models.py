@@ -76,6 +76,7 @@ def describe(package: Package) -> dict[str, Any]:
     manifest = package.manifest
     return {
         "name": package.name,
+        "target": manifest.target,
         "kind": manifest.kind,
         "description": manifest.description,
         "package": str(package.path),
@@ -98,7 +99,7 @@ def _print_table(packages: tuple[Package, ...]) -> None:
     for package in packages:
         manifest = package.manifest
         table.add_row(
-            package.name,
+            package.path.name,
             manifest.kind,
             f"{manifest.architecture.parameters / 1e6:.0f} M",
             f"{package.size_bytes / 1e6:.1f} MB",

@@ -51,11 +51,13 @@ def say(text: str) -> None:
 
 
 def open_package(model: str) -> Package:
-    """The package that a user calls `model`. Raises `NotFound` or `PackageError`."""
+    """The package that a user calls `model`, of several variants this CPU's. Raises `NotFound` or `PackageError`."""
     from edgeai.config import home_dir
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import open_variant
     from edgeai.package.store import Store
 
-    return Store(home_dir()).open(model)
+    return open_variant(Store(home_dir()), model, read_cpu())
 
 
 def load_model(model: str, *, threads: int | None = None, profile: bool = True) -> Model:
@@ -64,10 +66,14 @@ def load_model(model: str, *, threads: int | None = None, profile: bool = True) 
     Raises as `open_package` and loading do.
     """
     from edgeai.config import home_dir
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import unsuited
     from edgeai.package.adapters import AdapterStore, split_name
 
     base, adapter = split_name(model)
     package = open_package(base)
+    if warning := unsuited(package, read_cpu()):
+        say(warning)
     installed = None if adapter is None else AdapterStore(home_dir()).get_for(package, adapter)
     from edgeai.device.affinity import pin_thread
     from edgeai.model import Model

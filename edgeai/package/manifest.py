@@ -163,6 +163,7 @@ class Manifest(Strict):
 
     schema_version: int = SCHEMA_VERSION
     name: str
+    target: str = "generic"  # the processors it is made for (cpu_targets.py); it runs on all, if slower
     kind: Kind = "decoder"
     description: str = ""
     files: dict[str, FileEntry]

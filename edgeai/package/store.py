@@ -13,12 +13,14 @@ from pathlib import Path
 
 from edgeai.errors import InvalidInput, NotFound, PackageError
 from edgeai.package import durable
+from edgeai.package.cpu_targets import GENERIC
 from edgeai.package.manifest import MANIFEST_NAME
 from edgeai.package.package import Package
 from edgeai.package.writer import check_replaceable
 from edgeai.recipe import NAME_PATTERN
 
 PACKAGES_FOLDER = "models"
+AT = "@"  # between a name and the processors a package is made for
 _LOCK_NAME = ".lock"
 
 
@@ -33,10 +35,13 @@ class Store:
         """Where the packages are, one folder each."""
         return self.home / PACKAGES_FOLDER
 
-    def path_for(self, name: str) -> Path:
-        """Where the package called `name` is or would be. Raises `InvalidInput` for what cannot be a name."""
+    def path_for(self, name: str, target: str = GENERIC.name) -> Path:
+        """Where the package called `name`, or NAME@TARGET, is or would be.
+
+        Raises `InvalidInput` for what cannot be a name.
+        """
         check_name(name)
-        return self.folder / name
+        return self.folder / (name if target == GENERIC.name else f"{name}{AT}{target}")
 
     def get(self, name: str, *, verify: bool = False) -> Package:
         """Open an installed package. Raises `NotFound` with names that are near, `PackageError` when it is damaged."""
@@ -64,7 +69,7 @@ class Store:
         """Names of all installed packages, damaged ones too."""
         if not self.folder.is_dir():
             return ()
-        return tuple(sorted(p.name for p in self.folder.iterdir() if re.fullmatch(NAME_PATTERN, p.name) and p.is_dir()))
+        return tuple(sorted(p.name for p in self.folder.iterdir() if is_name(p.name) and p.is_dir()))
 
     def install(self, source: Path) -> Package:
         """Copy the package in folder `source` into the store under its own name, and verify the copy.
@@ -72,7 +77,7 @@ class Store:
         Raises `PackageError` when it is damaged, `OutOfDisk` when there is no room; the store is then as before.
         """
         package = Package.open(source)
-        target = self.path_for(package.name)
+        target = self.path_for(package.name, package.manifest.target)
         with self.locked():
             check_replaceable(target)
             with durable.temporary_folder(self.folder) as temporary:
@@ -108,9 +113,15 @@ class Store:
         return tuple(packages)
 
 
+def is_name(name: str) -> bool:
+    """Whether it can be a package's name, or NAME@TARGET for one that is made for some processors."""
+    base, at, target = name.partition(AT)
+    return all(re.fullmatch(NAME_PATTERN, part) for part in ((base, target) if at else (base,)))
+
+
 def check_name(name: str) -> None:
     """Refuse names that are not plain folder names. Raises `InvalidInput`."""
-    if not re.fullmatch(NAME_PATTERN, name):
+    if not is_name(name):
         raise InvalidInput(f"{name!r} is not a model name", "use lower-case letters, digits, dots and dashes")
 
 

@@ -43,10 +43,15 @@ def serve(settings: ServerSettings) -> None:
     The address is taken before the model is loaded, so that a mistake shows at once. Raises `InvalidInput` for an
     address that cannot be had, `NotFound` without a model, and what loading raises.
     """
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import unsuited
+
     with listen(settings.host, settings.port) as listener:
         with _no_garbage():
             packages = find_packages(settings)
             names = " and ".join(package.name for package in packages)
+            for warning in filter(None, (unsuited(package, read_cpu()) for package in packages)):
+                say(f"warning: {warning}")
             say(f"loading {names} ...")
             if settings.check != "never":
                 ensure_runtime(home_dir())
@@ -172,13 +177,15 @@ def find_packages(settings: ServerSettings) -> list[Package]:
 
     Raises as `find_package`, also for several language models: a server has one so far.
     """
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import chosen_variants, open_variant
     from edgeai.package.store import Store
 
     store = Store(home_dir())
     if settings.model is not None:
-        packages = [store.open(name) for name in dict.fromkeys((settings.model, *settings.also))]
+        packages = [open_variant(store, name, read_cpu()) for name in dict.fromkeys((settings.model, *settings.also))]
     else:
-        packages = list(store.list()) or [find_package(None)]
+        packages = chosen_variants(store, read_cpu()) or [find_package(None)]
     chat = [package.name for package in packages if package.manifest.kind == "decoder"]
     if len(chat) > 1:
         raise InvalidInput(
@@ -194,12 +201,14 @@ def find_package(model: str | None) -> Package:
 
     Raises `NotFound` when there is none, `InvalidInput` when there are several to choose from.
     """
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import chosen_variants, open_variant
     from edgeai.package.store import Store
 
     store = Store(home_dir())
     if model is not None:
-        return store.open(model)
-    packages = store.list()
+        return open_variant(store, model, read_cpu())
+    packages = chosen_variants(store, read_cpu())
     if not packages:
         raise NotFound(f"no model is installed in {store.folder}", "`edgeai build RECIPE` makes one")
     if len(packages) > 1:

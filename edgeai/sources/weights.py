@@ -76,8 +76,8 @@ class BlockTensor:
     The value at [r, c] is ``scales[r, b] * (codes[r, c] - zero_point) + minimums[r, b]`` with b = c // block_size.
     Where a grid has a zero point for each block, `zero_points` stands in the place of `zero_point`. Where columns were
     sorted before they were cut into blocks (GPTQ's act-order), `columns` says which column of the matrix c is.
-    `super_scales` and `super_minimums` are a smaller form of the very values in `scales` and `minimums`; who changes
-    those leaves them out.
+    `column_scales` are factors of the matrix's columns, in their own order. `super_scales` and `super_minimums` are a
+    smaller form of the very values in `scales` and `minimums`; who changes those leaves them out.
     """
 
     bits: int
@@ -90,6 +90,7 @@ class BlockTensor:
     columns: NDArray[np.intp] | None = None  # [cols], a permutation; None where c is the matrix's own column
     super_scales: SuperScales | None = None
     super_minimums: SuperScales | None = None
+    column_scales: NDArray[np.float32] | None = None  # [cols]
 
     def dequantize(self) -> NDArray[np.float32]:
         rows, cols = self.codes.shape
@@ -99,7 +100,11 @@ class BlockTensor:
         if self.minimums is not None:
             blocks += self.minimums.astype(np.float32)[..., None]
         values = blocks.reshape(rows, cols)
-        return values if self.columns is None else np.take(values, np.argsort(self.columns), axis=1)
+        if self.columns is not None:
+            values = np.take(values, np.argsort(self.columns), axis=1)
+        if self.column_scales is not None:
+            values *= self.column_scales
+        return values
 
     @property
     def shape(self) -> tuple[int, ...]:
