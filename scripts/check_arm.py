@@ -1,0 +1,88 @@
+"""The golden prompt on emulated Arm processors: `check_arm.py ARM GENERIC CORTEX_A72 [--cpus ...]`.
+
+ARM is a folder with an arm64 Python (`root`), its wheels (`site`) and QEMU (`qemu`), the others are packages of one
+model's weights. A table in Markdown: the tokens that agree with this machine's. Exits with 1 where the first differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
+TIMEOUT_SECONDS = 1800
+MUST_AGREE = 4  # tokens; further ones may part ways where two are nearly as likely, for kernels round differently
+
+GOLDEN = """
+import json, sys
+from pathlib import Path
+from edgeai.model import Model, default_settings
+from edgeai.package.package import Package
+package = Package.open(Path(sys.argv[1]))
+settings = default_settings(package.manifest, threads=1, max_rows=1, max_context=256, draft_tokens=0)
+with Model.load(package, settings) as model:
+    params = model.default_params(temperature=0, max_tokens=int(sys.argv[2]), ignore_eos=True)
+    question = [{"role": "user", "content": "Why is the sky blue?"}]
+    print(json.dumps([token for chunk in model.chat(question, params) for token in chunk.token_ids]))
+"""
+
+
+def answer(command: list[str], package: Path, tokens: int, environment: dict[str, str]) -> list[int]:
+    """Tokens of the golden prompt, from a Python that `command` starts. Raises RuntimeError where it fails."""
+    done = subprocess.run(
+        [*command, "-c", GOLDEN, str(package), str(tokens)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    result: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def emulated(arm: Path, cpu: str) -> list[str]:
+    """What starts the arm64 Python as that processor."""
+    path = os.pathsep.join([str(ROOT), str(arm / "site")])
+    options = ["-cpu", cpu, "-L", str(arm / "root"), "-E", f"PYTHONPATH={path}"]
+    return [
+        str(arm / "qemu" / "usr" / "bin" / "qemu-aarch64"),
+        *options,
+        str(arm / "root" / "usr" / "bin" / "python3.13"),
+    ]
+
+
+def agreeing(ours: list[int], theirs: list[int]) -> int:
+    """How many tokens are the same, from the first on."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arm", type=Path)
+    parser.add_argument("generic", type=Path)
+    parser.add_argument("cortex_a72", type=Path)
+    parser.add_argument("--cpus", nargs="+", default=list(CPUS))
+    parser.add_argument("--tokens", type=int, default=8)
+    args = parser.parse_args()
+    packages = {"generic": args.generic.absolute(), "cortex-a72": args.cortex_a72.absolute()}
+    wrong = False
+    print("| processor | package | tokens as on x86-64 |\n|---|---|---|")
+    for target, package in packages.items():
+        here = answer([sys.executable], package, args.tokens, {"PYTHONPATH": str(ROOT)})
+        for cpu in args.cpus:
+            same = agreeing(here, answer(emulated(args.arm, cpu), package, args.tokens, {}))
+            wrong |= same < min(MUST_AGREE, args.tokens)
+            print(f"| {cpu} | {target} | {same} of {args.tokens} |", flush=True)
+    sys.exit(int(wrong))
+
+
+if __name__ == "__main__":
+    main()
