@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import threading
 import time
@@ -177,6 +178,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that boxes are emptied and removed
     if args.neighbour:
         args.neighbour[0] = float(args.neighbour[0])
     texts = prompts(args.clients, args.words)
