@@ -6,7 +6,7 @@ Importing the `edgeai` package has switched onnxruntime's telemetry off before t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import edgeai
 from edgeai.errors import PackageError
 
-__all__ = ["Binding", "OnnxSession", "runtime_version"]
+__all__ = ["Binding", "Interrupted", "OnnxSession", "runtime_version"]
 
 Array = NDArray[Any]
 WHOLE_SCORES = "ORT_GQA_DISABLE_FLASH_ATTENTION"
@@ -59,6 +59,10 @@ class Binding:
         value = ort.OrtValue.ortvalue_from_numpy(array)
         self._values[name] = (value, array)
         return value
+
+
+class Interrupted(Exception):
+    """A run was ended by `OnnxSession.interrupt`; what it was to write is undefined."""
 
 
 class OnnxSession:
@@ -107,18 +111,31 @@ class OnnxSession:
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise PackageError(f"{graph} cannot be loaded: {error}", "verify the package and build it again") from error
         self._shrinking = False
+        self._running: ort.RunOptions | None = None
 
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._shrinking = True
 
-    def _run_options(self) -> ort.RunOptions | None:
-        if not self._shrinking:
-            return None
-        self._shrinking = False
+    def interrupt(self) -> None:
+        """End the run that is under way, if there is one, with `Interrupted`; from another thread than it runs in."""
+        options = self._running
+        if options is not None:
+            options.terminate = True
+
+    def _guarded(self, run: Callable[[ort.RunOptions], Any]) -> Any:
         options = ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return options
+        if self._shrinking:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._shrinking, self._running = False, options
+        try:
+            return run(options)
+        except Exception as error:  # onnxruntime's own class for it is not exported
+            if options.terminate:
+                raise Interrupted("the run was interrupted") from error
+            raise
+        finally:
+            self._running = None
 
     @property
     def input_names(self) -> list[str]:
@@ -147,9 +164,9 @@ class OnnxSession:
 
     def run_bound(self, binding: Binding) -> None:
         """Run the graph on bound memory. Releases the interpreter lock while it computes."""
-        self._session.run_with_iobinding(binding._binding, self._run_options())
+        self._guarded(lambda options: self._session.run_with_iobinding(binding._binding, options))
 
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Run with fresh arrays: one-off evaluation, and graphs whose outputs change shape with every run."""
-        results: list[Array] = self._session.run(outputs, inputs, self._run_options())
+        results: list[Array] = self._guarded(lambda options: self._session.run(outputs, inputs, options))
         return [np.asarray(result) for result in results]

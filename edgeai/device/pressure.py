@@ -44,12 +44,18 @@ class MemoryGauge:
         self.pressure = pressure_file(self._group, proc)  # what a `PressureWatch` can wait for
         self._waited, self._read_at = stalled_seconds(self.pressure), time.monotonic()
 
-    def read(self) -> Reading:
-        """The state now; takes some tens of microseconds."""
+    def available(self) -> int:
+        """`Reading.available` alone, for another thread than the one that reads."""
+        return self._available()[0]
+
+    def _available(self) -> tuple[int, MemoryGroup | None]:
         group = read_memory_group(self._group.folder) if self._group else None
         available = available_bytes(self._meminfo)
-        if group is not None:
-            available = min(available, group.left)
+        return (available if group is None else min(available, group.left)), group
+
+    def read(self) -> Reading:
+        """The state now; takes some tens of microseconds."""
+        available, group = self._available()
         waited, now = stalled_seconds(self.pressure), time.monotonic()
         stalled = (waited - self._waited) / max(1e-3, now - self._read_at)
         self._waited, self._read_at = waited, now

@@ -25,6 +25,7 @@ from edgeai.engine.speculative import DraftPlanner
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.engine.warm_up import settle
 from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
+from edgeai.onnx_session import Interrupted
 
 RESTORE_POLL_SECONDS = 0.02  # how long cancellations and new requests may wait for blocks that are being restored
 
@@ -113,7 +114,12 @@ class Engine:
         if not plan:
             self.scheduler.wait(RESTORE_POLL_SECONDS)
             return []
-        due = self._execute(plan)
+        try:
+            with self.memory.guard():
+                due = self._execute(plan)
+        except Interrupted:
+            self.memory.update(now=True)
+            return []
         chosen = [(job.sequence, self._sample(job)) for job in due]
         self.scheduler.computed(plan, [len(outputs) for _, outputs in chosen[: len(plan.decode)]])
         for job, (_, outputs) in zip(due, chosen, strict=True):

@@ -78,6 +78,10 @@ class ExportedRunner:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._session.shrink()
 
+    def interrupt(self) -> None:
+        """End the run that is under way, if there is one; it raises `Interrupted`."""
+        self._session.interrupt()
+
     def enable_adapters(self) -> None:
         """Raises `InvalidInput`: exported graphs have no room for adapters."""
         raise InvalidInput("this model was exported through optimum and takes no adapters", param="model")

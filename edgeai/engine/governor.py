@@ -27,6 +27,7 @@ KEEP, KEEP_SCARCE, KEEP_ALONE = 5, 6, 1  # eighths that growth leaves free: norm
 STALLED, CALM = 0.25, 0.05  # share of time in which tasks waited for memory
 STALL_RESERVES = 2  # stalls count where no more than so many reserves are left
 MOST_STALL_LEVEL = 3  # stalls alone refuse nobody
+WATCHFUL_RESERVES = 4  # with less left than so many reserves, memory is looked at within steps too
 INTERVAL = 0.05  # seconds between readings while there is work
 IDLE_INTERVAL = 0.5  # while there is none, but a level to come down from
 RISE_SECONDS = 1.0  # between levels that stalls add
@@ -50,6 +51,7 @@ class Gauge(Protocol):
     pressure: Path | None
 
     def read(self) -> Reading: ...
+    def available(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,19 @@ class Governor:
     def due(self) -> bool:
         """Whether it is time for another reading."""
         return self._clock() >= self._next
+
+    @property
+    def watchful(self) -> bool:
+        """Whether so little is left that it could be gone before a step ends."""
+        return self.available is not None and self.available < WATCHFUL_RESERVES * self._reserve
+
+    def scarcer(self) -> bool:
+        """Whether memory has become so scarce since the last reading that a step should not go on; for any thread.
+
+        Asks for a higher level each time, so that steps are not interrupted for ever.
+        """
+        level = max(self.level, 1)
+        return level < REFUSING and self._gauge.available() < self._reserve * EIGHTHS[level] // 8
 
     def observe(self) -> bool:
         """Read, and set the level; True when it has changed."""

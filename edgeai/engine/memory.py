@@ -5,10 +5,12 @@ much. Touched by the engine's owner only; `state` may be read by anybody.
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from edgeai.device.heap import trim_heap
 from edgeai.engine.governor import CALM_SECONDS, IDLE_INTERVAL, LEVELS, REFUSING, Governor, Limits
+from edgeai.engine.guard import RunGuard
 from edgeai.engine.request import MemoryState
 from edgeai.engine.runner import Runner
 from edgeai.engine.scheduler import Scheduler
@@ -30,6 +32,7 @@ class MemoryControl:
         budget = scheduler.settings.kv_budget_bytes
         self._normal = Limits(scheduler.rows, scheduler.chunks.most, context_length, budget, budget, budget)
         self._limits = self._normal
+        self._guard = None if governor is None else RunGuard(governor.scarcer, runner.interrupt)
 
     @property
     def idle_seconds(self) -> float | None:
@@ -48,10 +51,16 @@ class MemoryControl:
         governor = self._governor
         return MemoryState(governor.level, LEVELS[governor.level], governor.available, governor.kills)
 
-    def update(self) -> None:
-        """Read memory, if it is time to, and restrain the scheduler accordingly."""
+    def guard(self) -> AbstractContextManager[None]:
+        """Around the runs of a step: they end with `Interrupted` where memory becomes too scarce meanwhile."""
+        if self._guard is None or self._governor is None or not self._governor.watchful:
+            return nullcontext()
+        return self._guard
+
+    def update(self, *, now: bool = False) -> None:
+        """Read memory, if it is time to or has to be `now`, and restrain the scheduler accordingly."""
         governor = self._governor
-        if governor is None or not governor.due():
+        if governor is None or not (now or governor.due()):
             return
         before = governor.level
         if governor.observe():

@@ -63,6 +63,10 @@ class ModelRunner:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._session.shrink()
 
+    def interrupt(self) -> None:
+        """End the run that is under way, if there is one; it raises `Interrupted`."""
+        self._session.interrupt()
+
     def enable_adapters(self) -> None:
         """Change over to the graph that takes adapters, if that has not been done; the KV arena stays as it is.
 

@@ -28,6 +28,9 @@ class Runner(Protocol):
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""
 
+    def interrupt(self) -> None:
+        """End the run that is under way, if there is one; it raises `Interrupted`. Called by another thread."""
+
     def enable_adapters(self) -> None:
         """Get ready for runs with adapters. Raises `InvalidInput` where the model takes none."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from edgeai.engine.governor import Governor
 from edgeai.engine.memory import RETRY_SECONDS
 from edgeai.engine.request import SamplingParams
 from edgeai.errors import OutOfMemory, Overloaded
+from edgeai.onnx_session import Interrupted
 from tests.fixtures.weather import PLENTY
 
 MIB = 1 << 20
@@ -31,12 +34,15 @@ PROMPT = list(range(2, 60))
 class Machine:
     """Memory to be set by hand; every look at the clock is half a second later."""
 
-    available: int = PLENTY
+    left: int = PLENTY
     now: float = 0.0
     pressure: None = None
 
     def read(self) -> Reading:
-        return Reading(self.available, 0.0, 0)
+        return Reading(self.left, 0.0, 0)
+
+    def available(self) -> int:
+        return self.left
 
     def clock(self) -> float:
         self.now += 0.5
@@ -61,12 +67,12 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 
 def test_new_requests_are_refused_and_welcome_again(engine: Engine, machine: Machine) -> None:
-    machine.available = 0
+    machine.left = 0
     with pytest.raises(Overloaded) as raised:
         engine.add("a", PROMPT, SamplingParams(max_tokens=3))
     assert raised.value.retry_after == RETRY_SECONDS
     assert not engine.has_work
-    machine.available = PLENTY
+    machine.left = PLENTY
     for _ in range(60):
         engine.step()
     assert engine.stats().memory.level == 0
@@ -75,12 +81,45 @@ def test_new_requests_are_refused_and_welcome_again(engine: Engine, machine: Mac
 
 
 def test_long_prompts_are_refused_before_short_ones(engine: Engine, machine: Machine) -> None:
-    machine.available = int(1.5 * MIB)
+    machine.left = int(1.5 * MIB)
     limit = engine.context_length // 4
     with pytest.raises(Overloaded, match=f"prompt of {limit + 1} tokens"):
         engine.add("long", [5] * (limit + 1), SamplingParams(max_tokens=1))
     assert engine.stats().memory.name == "shorter prompts"
     engine.add("short", [5] * limit, SamplingParams(max_tokens=1))
+
+
+def test_a_run_is_interrupted_when_memory_goes_meanwhile(engine: Engine, machine: Machine) -> None:
+    """A run as long as on a small board; the answer is the one that would have been given in peace."""
+    params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+
+    def answer(name: str) -> list[int]:
+        engine.add(name, PROMPT, params)
+        tokens: list[int] = []
+        while engine.has_work:
+            tokens += [output.token_id for _, output in engine.step()]
+        return tokens
+
+    expected = answer("in peace")
+    prefill, interrupted = engine.runner.prefill, threading.Event()
+
+    def slow(*args: Any) -> Any:
+        machine.left = 2 * MIB  # level 2 would be right
+        logits = prefill(*args)
+        if interrupted.wait(10) and not resumed.is_set():
+            machine.left, _ = PLENTY, resumed.set()
+            raise Interrupted
+        return logits
+
+    resumed = threading.Event()
+    machine.left = 20 * MIB  # little enough to look within steps
+    engine.runner.prefill = slow  # type: ignore[method-assign]
+    engine.runner.interrupt = interrupted.set  # type: ignore[method-assign]
+    engine.memory._guard._interrupt = interrupted.set  # type: ignore[union-attr]
+    for _ in range(3):
+        engine.step()
+    assert answer("interrupted") == expected
+    assert resumed.is_set()
 
 
 def test_at_rest_the_cache_is_given_back_and_the_level_falls_by_itself(engine: Engine, machine: Machine) -> None:
@@ -92,11 +131,11 @@ def test_at_rest_the_cache_is_given_back_and_the_level_falls_by_itself(engine: E
     try:
         asyncio.run(answer())
         assert engine.cache.used_bytes > 0
-        machine.available = 2 * MIB
+        machine.left = 2 * MIB
         owner.wake()  # as the kernel's word does
         assert eventually(lambda: engine.cache.used_bytes == 0)
         assert engine.stats().memory.level == 2
-        machine.available = PLENTY
+        machine.left = PLENTY
         assert eventually(lambda: engine.stats().memory.level == 0)
         assert engine.memory.idle_seconds is None  # nothing is looked at any more
     finally:

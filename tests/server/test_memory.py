@@ -33,7 +33,7 @@ def test_refusals_and_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             return httpx.post(f"{served.url}/v1/chat/completions", json=CHAT)
 
         assert chat().status_code == 200
-        machine.available = 4096
+        machine.left = 4096
         refused = chat()
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
@@ -43,6 +43,6 @@ def test_refusals_and_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert memory == {"level": 4, "state": "refusing", "available_bytes": 4096}
         assert metric(served, "edgeai_memory_level") == 4
         assert metric(served, "edgeai_memory_available_bytes") == 4096
-        machine.available = 1 << 40
+        machine.left = 1 << 40
         assert served.eventually(lambda: metric(served, "edgeai_memory_level") == 0, 30)  # with nobody asking
         assert chat().status_code == 200

@@ -1,0 +1,41 @@
+"""Looks at memory while a run is under way, and ends the run where waiting for its end could be too late.
+
+A run may take seconds on a small board, and a neighbour may take all that is left meanwhile. An interrupted step leaves
+the books as they were and is computed again, with less.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+INTERVAL = 0.025  # seconds between looks, while a run is under way
+
+
+class RunGuard:
+    """A context around runs: calls `interrupt` when `scarce` says so. Its thread starts when it is first needed."""
+
+    def __init__(self, scarce: Callable[[], bool], interrupt: Callable[[], None]) -> None:
+        self._scarce, self._interrupt = scarce, interrupt
+        self._working = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="edgeai-guard", daemon=True)
+            self._thread.start()
+        self._working.set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._working.clear()
+
+    def _run(self) -> None:
+        while True:
+            self._working.wait()
+            time.sleep(INTERVAL)
+            if self._working.is_set() and self._scarce():
+                self._interrupt()
