@@ -139,9 +139,10 @@ def fill(filler: Path, leaving: int) -> None:
 
 
 def read_only_disk(lab: Lab, count: int) -> str | None:
-    """A disk that can only be read from some moment on, and still when the server starts again."""
+    """Blocks on a disk that can only be read from some moment on; at the next start the whole home is such a disk."""
     fault, home = "read-only disk", "readonly"
-    with small_disk(lab.work / home, 64 << 20) as mounted:
+    whole_home, blocks = lab.work / home, lab.work / home / "kv"
+    with small_disk(whole_home, 8 << 20) as mounted, small_disk(blocks, 64 << 20):
         if not mounted:
             return "not tried: mounting a small disk is not permitted"
         while lab.record.tried[fault] < count and not lab.time_is_up:
@@ -149,13 +150,15 @@ def read_only_disk(lab: Lab, count: int) -> str | None:
             with lab.record.trial(fault):
                 with lab.server(home) as server, traffic(warmed_up(lab, server.ready(), home, number), 2000 + number):
                     time.sleep(random.Random(number).random())
-                    remount(lab.work / home, "ro")
+                    remount(blocks, "ro")
                     lab.check(server, number % GOLDENS)
+                remount(whole_home, "ro")
                 with lab.server(home) as server:
                     lab.record.seen[f"{fault}/tokens restored"] += lab.check(server.ready(), number % GOLDENS)
                     lab.check_budget(home)
                     server.stop()
-            remount(lab.work / home, "rw")
+            remount(whole_home, "rw")
+            remount(blocks, "rw")
         lab.record.seen[f"{fault}/times told that writing failed"] += lab.log(home).count("stored KV blocks failed")
     lab.record.save()
     return None
