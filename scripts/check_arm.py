@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("generic", type=Path)
     parser.add_argument("cortex_a72", type=Path)
     parser.add_argument("--cpus", nargs="+", default=list(CPUS))
-    parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=6)
     args = parser.parse_args()
     packages = {"generic": args.generic.absolute(), "cortex-a72": args.cortex_a72.absolute()}
     wrong = False

@@ -94,7 +94,7 @@ def draft_lengths(_device: Device, _settings: EngineSettings) -> list[Fields]:
 
 
 def chunk_sizes(_device: Device, _settings: EngineSettings) -> list[Fields]:
-    return [{"chunk_tokens": tokens} for tokens in (256, 64, 128, 512)]
+    return [{"chunk_tokens": tokens} for tokens in (128, 64, 256, 512)]
 
 
 def row_counts(_device: Device, _settings: EngineSettings) -> list[Fields]:
