@@ -44,7 +44,8 @@ def test_without_a_choice_workers_run_anywhere(tiny_graph: Path, tiny_shape: Mod
 
 def idle_share(graph: Path, shape: ModelShape, spin_us: int | None) -> float:
     """How much of its time the second thread computes while the first runs a model that is too small to be shared."""
-    runner, workers = workers_of(graph, shape, EngineSettings(threads=2, spin_us=spin_us))
+    settings = EngineSettings(threads=2, spin_us=spin_us, whole_scores=False)  # tiles are always shared out
+    runner, workers = workers_of(graph, shape, settings)
     runner.prefill(0, [5], 0)
     started = time.perf_counter()
     before = worker_seconds(workers)

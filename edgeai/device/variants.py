@@ -31,11 +31,11 @@ def open_variant(store: Store, model: str, cpu: Cpu) -> Package:
 
 
 def chosen_variants(store: Store, cpu: Cpu) -> list[Package]:
-    """All models that open, by name, of each the variant for this processor."""
+    """All models that open, by the names they are installed under, of each the variant for this processor."""
     order = [target.name for target in dict.fromkeys((suitable(cpu), GENERIC, *CPU_TARGETS))]
     best: dict[str, Package] = {}
     for package in sorted(store.list(), key=lambda package: order.index(package.manifest.target)):
-        best.setdefault(package.name, package)
+        best.setdefault(package.path.name.partition(AT)[0], package)
     return [best[name] for name in sorted(best)]
 
 
