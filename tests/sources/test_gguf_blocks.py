@@ -174,9 +174,12 @@ def test_types_are_known_to_the_container() -> None:
 
 
 @pytest.mark.parametrize("encoding", list(DECODERS))
-def test_what_is_stored_is_exact_and_what_is_computed_is_rounded_once(encoding: str) -> None:
-    """The table of scripts/check_types. Offsets of affine blocks are sums in float32: half a unit in the last place."""
+def test_what_is_stored_is_exact_and_what_is_computed_is_near(encoding: str) -> None:
+    """The table of scripts/check_types. Offsets of affine blocks are kept by two digits, as wide as the codes."""
     row = exactness(encoding, seed=5)
     assert row.stored == 0
-    assert row.computed <= (2**-23 if "minimums" in row.grid else 0)
-    assert row.package_bits <= {"F32": 32, "F16": 16, "BF16": 32}.get(encoding, row.source_bits + 4.1)
+    digits = {"4": 4e-3, "8": 4e-5}[row.grid[0]] if "minimums" in row.grid else 0  # of the largest weight
+    assert row.computed <= digits
+    assert row.package_bits <= {"F32": 32, "F16": 16, "BF16": 32}.get(
+        encoding, row.source_bits + 5.2
+    )  # columns of offsets weigh more in so small a matrix
