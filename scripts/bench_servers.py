@@ -95,7 +95,8 @@ def cost_per_token(server: RunningServer, topics: Sequence[str], suffix: str, nu
 def fill(server: RunningServer, context: int) -> None:
     """Conversations that together take the whole cache."""
     share = context // FILL_CLIENTS - FILL_ANSWER - FILL_SPARE
-    texts = [" ".join(random.Random(client).choices(WORDS, k=share)) for client in range(FILL_CLIENTS)]  # noqa: S311
+    words = [random.Random(client).choices(WORDS, k=share) for client in range(FILL_CLIENTS)]  # noqa: S311
+    texts = [f"{' '.join(some)}. Write a long story with all these words." for some in words]
     replies = chats(server.base_url, texts, max_tokens=FILL_ANSWER)
     held = sum(reply.prompt_tokens for reply in replies)
     if held < 0.85 * context:
