@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
 from edgeai.errors import InvalidInput, NotFound
+from edgeai.server.signals import sigterm_last
 from edgeai.tuning.runtime_check import ensure_runtime
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def serve(settings: ServerSettings) -> None:
             if settings.check != "never":
                 ensure_runtime(home_dir())
             marker = watched(packages[0], settings)
-        with marker:
+        with sigterm_last(), marker:
             with _no_garbage():
                 _log_to_stderr()
                 server = make_server(packages, settings, marker)

@@ -27,8 +27,8 @@ PROGRAM = """
 import sys
 from edgeai.config import ServerSettings
 from edgeai.server.serve import serve
-disk = int(sys.argv[2])
-serve(ServerSettings(port=0, model=sys.argv[1], threads=1, kv_budget_bytes=1 << 27, kv_disk_bytes=disk, check="never"))
+limits = dict(threads=1, kv_budget_bytes=1 << 27, kv_disk_bytes=int(sys.argv[2]))
+serve(ServerSettings(port=0, model=sys.argv[1], check=sys.argv[3], **limits))
 """
 
 
@@ -38,12 +38,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 @contextmanager
-def running(package: Package, home: Path, *, disk: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    package: Package, home: Path, *, disk: int = 0, check: str = "never"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process that has said where it is; all it says before that."""
     # A framework that would send traces somewhere if the environment asked for it must not be asked.
     environment = os.environ | {"HOME": str(home), "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
     environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(package.path), str(disk)]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(package.path), str(disk), check]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stderr is not None
@@ -84,6 +86,17 @@ def test_start_ask_stop(package: Package, tmp_path: Path, stop: signal.Signals) 
     assert "Traceback" not in errors
     assert "secret" not in errors
     assert list(tmp_path.iterdir()) == []  # nothing was left in the home folder
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_only_a_server_that_died_is_checked_again(package: Package, tmp_path: Path, stop: signal.Signals) -> None:
+    checked = []
+    for _ in range(2):
+        with running(package, tmp_path, check="changed") as (process, said):
+            checked.append("checking tiny with" in said)
+            process.send_signal(stop)
+            process.communicate(timeout=20)
+    assert checked == [True, stop == signal.SIGKILL]
 
 
 def cached_tokens(url: str) -> int:
