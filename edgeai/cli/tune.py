@@ -24,7 +24,7 @@ def tune(
     """Measure which settings suit this machine, and keep them for later starts."""
     from edgeai.config import home_dir
     from edgeai.model import require_decoder
-    from edgeai.server.serve import find_package
+    from edgeai.server.loading import find_package
     from edgeai.tuning.profile import profile_path
     from edgeai.tuning.tune import tune as run_tune
 

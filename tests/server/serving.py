@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from edgeai.server.app import create_app
 from edgeai.server.model_pool import ModelPool
 from edgeai.server.quiet_server import QuietServer
-from edgeai.server.serve import listen, server_config
+from edgeai.server.listening import listen
+from edgeai.server.serve import server_config
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from edgeai.config import ServerSettings
 from edgeai.errors import InvalidInput, NotFound
 from edgeai.package.package import Package
 from edgeai.package.store import Store
-from edgeai.server.serve import find_package, listen, serve, welcome
+from edgeai.server.listening import listen, welcome
+from edgeai.server.loading import find_package
+from edgeai.server.serve import serve
 from tests.server.float_model import float_package
 
 PROGRAM = """

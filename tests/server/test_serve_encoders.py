@@ -12,7 +12,9 @@ from edgeai.config import ServerSettings
 from edgeai.errors import InvalidInput, NotFound
 from edgeai.package.package import Package
 from edgeai.package.store import Store
-from edgeai.server.serve import find_packages, listen, make_server, welcome
+from edgeai.server.listening import listen, welcome
+from edgeai.server.loading import find_packages
+from edgeai.server.serve import make_server
 from tests.fixtures.encoders import WIDTH, encoder_package
 from tests.server.float_model import float_package
 

@@ -1,0 +1,46 @@
+"""Where the server listens, and what it says to whoever started it: what to open, and a command to try."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgeai.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from edgeai.package.manifest import Kind
+
+# Address and body of a first request, by the kind of the model.
+TRIALS: Mapping[Kind, tuple[str, str]] = {
+    "decoder": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'),
+    "embedding": ("/v1/embeddings", '{"input": ["Why is the sky blue?"]}'),
+    "reranker": ("/v1/rerank", '{"query": "Why is the sky blue?", "documents": ["It scatters light.", "I see."]}'),
+}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one. Raises `InvalidInput`."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or error
+        hint = "choose another --port or --host"
+        raise InvalidInput(f"cannot listen on {host} port {port}: {reason}", hint, param="port") from error
+
+
+def welcome(listener: socket.socket, model: str, kind: Kind = "decoder") -> str:
+    """What to open, and a command to try."""
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    url = f"http://{shown}:{port}"
+    path, body = TRIALS[kind]
+    page = f"Open {url}/ in a browser, or try:" if kind == "decoder" else "Try:"
+    lines = [
+        f"{model} is ready. {page}",
+        f"  curl {url}{path} -H 'Content-Type: application/json' \\",
+        f"    -d '{body}'",
+        f"OpenAI clients: base_url {url}/v1 and any key. Ctrl-C stops.",
+    ]
+    return "\n".join(lines)
