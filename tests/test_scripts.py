@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -102,3 +108,52 @@ def test_a_peer_that_is_named_must_be_there(checkout: Path) -> None:
     result = run(checkout, "build_llama_server", EDGEAI_LLAMA_SERVER=str(checkout / "missing"))
     assert (result.returncode, result.stdout) == (1, "")
     assert "EDGEAI_LLAMA_SERVER names no program" in result.stderr
+
+
+def distributions(extras: Iterable[str]) -> set[str]:
+    """Names of what pip installs itself for edgeai with these extras."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    found: set[str] = set()
+    waiting = [*project["dependencies"], *(f"edgeai[{extra}]" for extra in extras)]
+    while waiting:
+        requirement = waiting.pop()
+        if nested := re.fullmatch(r"edgeai\[(.+)\]", requirement):
+            waiting += [one for extra in nested[1].split(",") for one in project["optional-dependencies"][extra]]
+        else:
+            found.add(re.split(r"[^\w.-]", requirement)[0].lower())
+    return found
+
+
+def imported(program: Path) -> set[str]:
+    """Top-level modules of others that a program of scripts/ imports at once, itself and through its neighbours."""
+    found: set[str] = set()
+    for node in ast.parse(program.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for name in (name.partition(".")[0] for name in names):
+            neighbour = program.with_name(f"{name}.py")
+            found |= imported(neighbour) if neighbour.exists() else {name}
+    return found - sys.stdlib_module_names - {"edgeai", "tests"}
+
+
+def shell_of(script: Path) -> str:
+    """A script with the bodies of those functions of peers.sh that it calls."""
+    text, functions = script.read_text(), (REPOSITORY / "scripts" / "peers.sh").read_text()
+    bodies = re.findall(r"^(\w+)\(\) \{\n(.*?)^\}", functions, re.MULTILINE | re.DOTALL)
+    return text + "".join(body for name, body in bodies if re.search(rf"^\s*{name}\b", text, re.MULTILINE))
+
+
+WRAPPERS = sorted(
+    path for path in (REPOSITORY / "scripts").iterdir() if "edgeai_environment .venv " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("script", WRAPPERS, ids=lambda path: path.name)
+def test_a_script_sets_up_what_its_programs_import(script: Path) -> None:
+    text = shell_of(script)
+    installed = distributions(re.findall(r"edgeai_environment \.venv (\w+)", text))
+    providers = packages_distributions()
+    for program in re.findall(r'"\$python" (?:"\$root/)?(scripts/\w+\.py)', text):
+        needed = imported(REPOSITORY / program)
+        missing = {name for name in needed if installed.isdisjoint(one.lower() for one in providers.get(name, [name]))}
+        assert not missing, f"{script.name} runs {program}, which imports {missing}"
