@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 
@@ -41,39 +41,50 @@ def parse_size(text: str) -> int:
 
 
 CheckMode = Literal["always", "changed", "never"]
+MOST = 2**63 - 1
+
+
+def setting(
+    default: Any, name: str | None = None, *, least: float | None = None, most: float = MOST, live: bool = False
+) -> Any:
+    """A field of `ServerSettings`.
+
+    `name` is what files, variables and flags call it where that is not the field's name. Numbers lie between `least`
+    and `most`. What is `live` changes in a running server when it is told to read its configuration again.
+    """
+    return field(default=default, metadata={"name": name, "least": least, "most": most, "live": live})
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How to serve. None leaves a choice to what the device and the model allow. Raises `InvalidInput`."""
+    """How to serve. None leaves a choice to what the device and the model allow. Raises `InvalidInput`.
+
+    `edgeai.settings` reads it from files, variables and flags.
+    """
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: int = setting(8080, least=0, most=65535)
     model: str | None = None  # a store name or package folder; None: every installed model
     also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
-    max_context: int | None = None  # tokens of one sequence
-    kv_budget_bytes: int | None = None  # for the KV cache of all sequences
+    max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence
+    kv_budget_bytes: int | None = setting(None, "kv_budget", least=1)  # for the KV cache of all sequences
     kv_type: Literal["float32", "int8"] | None = None  # of the KV cache
-    kv_disk_bytes: int | None = None  # for computed prompts that survive a restart; 0: none
-    kv_daily_bytes: int = 2 << 30  # most of them to write in a day: SD cards wear
-    threads: int | None = None
-    max_rows: int | None = None  # sequences that run at once
-    max_queue: int = 64  # requests that may wait; one more is refused
+    kv_disk_bytes: int | None = setting(None, "kv_disk", least=0)  # for prompts that survive a restart; 0: none
+    kv_daily_bytes: int = setting(2 << 30, "kv_writes", least=0)  # most of them to write in a day: SD cards wear
+    threads: int | None = setting(None, least=1)
+    max_rows: int | None = setting(None, "rows", least=1, most=1024)  # sequences that run at once
+    max_queue: int = setting(64, "queue", least=0, most=1_000_000)  # requests that may wait; one more is refused
     profile: bool = True  # whether settings that were tuned for this machine are used
     check: CheckMode = "changed"  # when a child process tries the settings before the server uses them
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", live=True)
 
     def __post_init__(self) -> None:
-        _between("port", self.port, 0, 65535)
-        _between("max_rows", 1 if self.max_rows is None else self.max_rows, 1, 1024)
-        _between("max_queue", self.max_queue, 0, 1_000_000)
-        _between("kv_disk_bytes", self.kv_disk_bytes or 0, 0, 2**63 - 1)
-        _between("kv_daily_bytes", self.kv_daily_bytes, 0, 2**63 - 1)
-        for name in ("max_context", "kv_budget_bytes", "threads"):
-            value = getattr(self, name)
-            if value is not None:
-                _between(name, value, 1, 2**63 - 1)
+        for entry in fields(self):
+            value, least = getattr(self, entry.name), entry.metadata.get("least")
+            if value is not None and least is not None:
+                _between(entry.name, value, least, entry.metadata["most"])
 
 
-def _between(name: str, value: int, least: int, most: int) -> None:
+def _between(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise InvalidInput(f"{name} is {value}, but must be between {least} and {most}", param=name)

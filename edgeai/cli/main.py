@@ -15,6 +15,7 @@ from edgeai.cli import (
     build,
     card,
     chat,
+    config,
     doctor,
     encode,
     evaluate,
@@ -51,6 +52,7 @@ app.command()(chat.chat)
 app.command()(encode.embed)
 app.command()(encode.rerank)
 app.command()(serve.serve)
+app.add_typer(config.app, name="config")
 app.command()(bench.bench)
 app.command()(tune.tune)
 app.command()(card.card)

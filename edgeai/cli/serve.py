@@ -6,12 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeai.cli.output import UseProfile
+from edgeai.cli.config import ConfigFile
+from edgeai.cli.output import say
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on: 127.0.0.1, or 0.0.0.0 to let the whole network in.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8080 by default.")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -29,30 +32,31 @@ def serve(
     kv_disk: Annotated[
         str | None, typer.Option(help="Disk for prompts that need not be read again after a restart; 0 for none.")
     ] = None,
-    profile: UseProfile = True,
+    profile: Annotated[
+        bool | None,
+        typer.Option("--profile/--no-profile", help="Whether to use what `edgeai tune` found for this machine."),
+    ] = None,
     check: Annotated[
-        Literal["always", "changed", "never"],
+        Literal["always", "changed", "never"] | None,
         typer.Option(help="When to try the settings in a child process first: changed, if something has since."),
-    ] = "changed",
-    kv_writes: Annotated[str, typer.Option(help="Most of them to write in a day: SD cards wear.")] = "2GiB",
+    ] = None,
+    kv_writes: Annotated[
+        str | None, typer.Option(help="Most of them to write in a day, 2GiB by default: SD cards wear.")
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="The least that is logged.")
+    ] = None,
+    config: ConfigFile = None,
 ) -> None:
-    """Serve models over HTTP, the way OpenAI's API does."""
-    from edgeai.config import ServerSettings, parse_size
+    """Serve models over HTTP, the way OpenAI's API does.
 
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        model=model[0] if model else None,
-        also=tuple(model[1:]) if model else (),
-        threads=threads,
-        max_context=context,
-        kv_budget_bytes=parse_size(kv_budget) if kv_budget else None,
-        kv_type=kv_type,
-        kv_disk_bytes=parse_size(kv_disk) if kv_disk else None,
-        kv_daily_bytes=parse_size(kv_writes),
-        profile=profile,
-        check=check,
-    )
+    Every flag is a setting of `edgeai config show`, which files and EDGEAI_ variables can give as well.
+    """
+    flags = {name: value for name, value in locals().items() if name != "config"}
     from edgeai.server.serve import serve as run_server
+    from edgeai.settings.resolve import resolve
 
-    run_server(settings)
+    found = resolve(flags, config)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    run_server(found.settings, read=lambda: resolve(flags, config).settings)

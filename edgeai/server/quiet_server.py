@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import uvicorn
 
@@ -18,6 +19,8 @@ class QuietServer(uvicorn.Server):
         self._stopping = False
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.on_hangup: Callable[[], None] | None = None
+        self._hung_up = False
         super().__init__(config)
 
     @property
@@ -32,9 +35,21 @@ class QuietServer(uvicorn.Server):
         if value and loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._woken.set)
 
+    def hang_up(self) -> None:
+        """Call `on_hangup` as soon as the server runs, from its loop; for handlers of signals."""
+        self._hung_up = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._take_hangup)
+
+    def _take_hangup(self) -> None:
+        if self._hung_up and self.on_hangup is not None:
+            self._hung_up = False
+            self.on_hangup()
+
     async def main_loop(self) -> None:
         """Wait for the end."""
         self._loop = asyncio.get_running_loop()
+        self._take_hangup()  # if it was told before the loop was known
         await self.on_tick(0)  # once, for the headers that every answer has
         if not self._stopping:  # if it was set before the loop was known
             await self._woken.wait()

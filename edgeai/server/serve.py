@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING
 from edgeai.config import ServerSettings, home_dir
 from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import find_packages, load_models
-from edgeai.server.signals import sigterm_last
+from edgeai.server.logs import log_to_stderr, set_level
+from edgeai.server.reload import Reader, Reloader, Taker
+from edgeai.server.signals import on_hangup, sigterm_last
 from edgeai.tuning.runtime_check import ensure_runtime
 
 if TYPE_CHECKING:
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from edgeai.package.package import Package
+    from edgeai.server.quiet_server import QuietServer
     from edgeai.tuning.run_marker import RunMarker
 
 GRACE_SECONDS = 30  # for running requests, once the server is told to stop
 IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
 
 
-def serve(settings: ServerSettings) -> None:
+def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
     """Serve until SIGINT or SIGTERM; running requests may then finish for a while.
 
     The address is taken before the model is loaded, so that a mistake shows at once. Raises `InvalidInput` for an
-    address that cannot be had, `NotFound` without a model, and what loading raises.
+    address that cannot be had, `NotFound` without a model, and what loading raises. `read` gives the settings as they
+    are written later, for SIGHUP.
     """
     from edgeai.device.profile import read_cpu
     from edgeai.device.variants import unsuited
@@ -48,19 +51,19 @@ def serve(settings: ServerSettings) -> None:
             marker = watched(packages[0], settings)
         with sigterm_last(), marker:
             with _no_garbage():
-                _log_to_stderr()
+                log_to_stderr(settings.log_level)
                 server = make_server(packages, settings, marker)
-            marker.ready()
-            say(welcome(listener, names, packages[0].manifest.kind))
-            try:
-                server.run([listener])
-            except KeyboardInterrupt:
-                say("stopped")
+                server.on_hangup = Reloader(settings, read or (lambda: settings), live_settings()).reload
+            with on_hangup(server.hang_up):
+                marker.ready()
+                say(welcome(listener, names, packages[0].manifest.kind))
+                try:
+                    server.run([listener])
+                except KeyboardInterrupt:
+                    say("stopped")
 
 
-def make_server(
-    packages: Sequence[Package], settings: ServerSettings, marker: RunMarker | None = None
-) -> uvicorn.Server:
+def make_server(packages: Sequence[Package], settings: ServerSettings, marker: RunMarker | None = None) -> QuietServer:
     """Load the models, of which at most the first is a language model, and put the server around them.
 
     `marker` knows how the last server ended. Raises as `load_models` and `engine_settings` do.
@@ -102,6 +105,11 @@ def watched(package: Package, settings: ServerSettings) -> RunMarker:
     return RunMarker(None if settings.check == "never" else home_dir(), identity(package))
 
 
+def live_settings() -> list[Taker]:
+    """What follows the settings of a running server."""
+    return [lambda settings: set_level(settings.log_level)]
+
+
 def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:
     """How uvicorn runs the application: without its own logs of requests, its clock and its name."""
     import uvicorn
@@ -133,12 +141,3 @@ def _no_garbage() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in (("edgeai", logging.INFO), ("uvicorn.error", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        logger.addHandler(handler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -32,3 +32,16 @@ def sigterm_last() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
         if came:
             signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def on_hangup(call: Callable[[], None]) -> Iterator[None]:
+    """Have SIGHUP call something, as servers do to read their configuration again, instead of ending the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda _number, _frame: call())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

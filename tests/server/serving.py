@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from edgeai.server.app import create_app
+from edgeai.server.listening import listen
 from edgeai.server.model_pool import ModelPool
 from edgeai.server.quiet_server import QuietServer
-from edgeai.server.listening import listen
 from edgeai.server.serve import server_config
 
 
