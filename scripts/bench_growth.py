@@ -1,10 +1,10 @@
 """Speed and memory over model size, context and rows: bench_growth.py PACKAGE GGUF CACHE [--json FILE] ...
 
-PACKAGE is the default model. The others have random weights in the shapes of known models, rounded to 4 bits; they are
-built once into CACHE. Each cell is measured in a process of its own and appended to the JSON, so that a run that was
-interrupted, or that ran out of `--seconds`, continues. Beside the figures stands the share of what the machine can do:
-of its memory bandwidth when decoding (weights and keys and values, read once a step), of its rate of int8 products when
-reading prompts (two operations for each weight and token).
+PACKAGE is the default model. The others have random weights in the shapes of known models, rounded to 4 bits by the
+plain quantizer, for speed does not depend on values; they are built once into CACHE. Each visit of a group (a model at
+one context with one type of KV cache) is a process of its own, whose figures are appended to the JSON: a run that was
+interrupted, or that ran out of `--seconds`, continues, and figures are medians over `--visits`, spread over the time.
+What would not fit into `--most-memory` is not measured, and reported with its bytes.
 """
 
 from __future__ import annotations
@@ -15,44 +15,24 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from growth_report import plots, table
+from growth_cells import CONTEXTS, ROWS, Document, Group, groups_of, needed_bytes, next_group, rows_that_fit
+from growth_report import report
 from machine_limits import int8_multiply_rate, read_bandwidth
 from synthetic_checkpoint import CONFIGS, write_checkpoint
 
+from edgeai.device.budget import estimate
+from edgeai.engine.config import KV_BYTES, EngineSettings
+from edgeai.engine.scores import token_bytes as score_bytes
+from edgeai.model import model_shape
 from edgeai.package.package import Package
 from edgeai.sources.gguf import GGUFSource
 
 DEFAULT = "smollm2-135m"
-CONTEXTS = (128, 512, 2048, 4096, 8192, 16384)
-ROWS = (1, 2, 4, 8, 16, 32)
-MOST_CONTEXT = 16384 + 256  # the synthetic packages are made for
-BATCH_CONTEXT = 128
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure to measure."""
-
-    model: str
-    kind: str
-    context: int
-    rows: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.model}/{self.kind}/{self.context}/{self.rows}"
-
-
-def cells(model: str, context_length: int) -> list[Cell]:
-    contexts = [context for context in CONTEXTS if context + 160 <= context_length]
-    found = [Cell(model, "decode", context, 1) for context in contexts]
-    found += [Cell(model, "prefill", context, 1) for context in contexts]
-    return found + [Cell(model, "decode", BATCH_CONTEXT, rows) for rows in ROWS[1:]]
+CHECK_CONTEXT = 2048
 
 
 def package_of(model: str, default: Path, gguf: Path, cache: Path) -> Path:
@@ -64,30 +44,54 @@ def package_of(model: str, default: Path, gguf: Path, cache: Path) -> Path:
         folder = cache / f"{model}-checkpoint"
         shutil.rmtree(folder, ignore_errors=True)
         write_checkpoint(folder, CONFIGS[model], GGUFSource(gguf))
-        options = ["--out", target, "--scheme", "rtn", "--bits", "4", "--context", MOST_CONTEXT, "--json"]
+        options = ["--out", target, "--scheme", "rtn", "--bits", "4", "--json"]
         command = [sys.executable, "-m", "edgeai", "build", folder, *options]
         subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True)
         shutil.rmtree(folder)
     return target
 
 
-def measure(package: Path, cell: Cell, threads: int) -> dict[str, Any]:
-    worker = Path(__file__).with_name("growth_worker.py")
-    task = json.dumps([cell.kind, cell.context, cell.rows])
-    command = [sys.executable, str(worker), str(package), str(threads)]
-    done = subprocess.run(command, input=task, stdout=subprocess.PIPE, text=True, check=True)
+def described(package: Package) -> dict[str, Any]:
+    """A model's sizes in bytes; what it takes once it is loaded and has run is the engine's own estimate."""
+    architecture, settings = package.manifest.architecture, EngineSettings()
+    weights = package.weights.stat().st_size
+    kinds = {kind: model_shape(package.manifest, kind) for kind in KV_BYTES}
+    costs = estimate(weights=weights, hidden=architecture.hidden_size, vocab=architecture.vocab_size, token=0, draft=0)
+    scores = settings.chunk_tokens * score_bytes(kinds["float32"], 1)
+    return {
+        "parameters": architecture.parameters,
+        "context_length": architecture.context_length,
+        "weights_bytes": weights,
+        "load_bytes": costs.load + costs.scratch(ROWS[-1], settings.chunk_tokens) + settings.scratch_bytes,
+        "scores_token_bytes": scores,
+        "whole_scores_tokens": settings.scratch_bytes // scores,
+        "token_bytes": {kind: shape.token_bytes for kind, shape in kinds.items()},
+    }
+
+
+def worker(package: Path, threads: int, task: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name("growth_worker.py")), str(package), str(threads)]
+    done = subprocess.run(command, input=json.dumps(task), stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
-def described(package: Package) -> dict[str, float]:
-    """What the shares of the machine's limits are computed from."""
-    architecture = package.manifest.architecture
-    token = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_size * 4
-    weights = package.weights.stat().st_size
-    return {"weights_bytes": weights, "kv_token_bytes": token, "parameters": architecture.parameters}
+def measure(document: Document, packages: dict[str, Path], groups: list[Group], args: argparse.Namespace) -> None:
+    """Visit groups until all were visited often enough, or time is over; every visit is kept at once."""
+    threads, deadline = psutil.cpu_count(logical=False) or 1, time.monotonic() + args.seconds
+    limits = {"read_gbs": read_bandwidth(threads), "int8_tops": int8_multiply_rate(threads)}
+    document["limits"].append(limits)
+    if "check" not in document and DEFAULT in packages:
+        document["check"] = worker(packages[DEFAULT], threads, {"check": CHECK_CONTEXT})
+    while (group := next_group(groups, document, args.visits)) and time.monotonic() < deadline:
+        rows = rows_that_fit(document["models"][group.model], group, document["most_bytes"])
+        task = {"kv_type": group.kv_type, "context": group.context, "rows": rows}
+        visit = worker(packages[group.model], threads, task)
+        document["visits"].setdefault(group.key, []).append(visit)
+        args.json.write_text(json.dumps(document))
+        print(f"{group.key}: {time.monotonic() - deadline + args.seconds:.0f} s", file=sys.stderr)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("gguf", type=Path)
@@ -96,23 +100,32 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     parser.add_argument("--models", nargs="+", choices=[DEFAULT, *CONFIGS], default=[DEFAULT, *CONFIGS])
     parser.add_argument("--most-context", type=int, default=CONTEXTS[-1])
+    parser.add_argument("--most-memory", type=float, default=14.0, help="GB that one process may take")
+    parser.add_argument("--visits", type=int, default=3, help="of every group; 0: only report what there is")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
-    args = parser.parse_args()
-    threads = psutil.cpu_count(logical=False) or 1
-    document = json.loads(args.json.read_text()) if args.json.exists() else {"cells": {}, "models": {}}
-    deadline = time.monotonic() + args.seconds
-    if "limits" not in document:
-        document["limits"] = {"read_gbs": read_bandwidth(threads), "int8_tops": int8_multiply_rate(threads)}
-    for model in args.models:
-        package = Package.open(package_of(model, args.package, args.gguf, args.cache))
-        document["models"][model] = described(package)
-        for cell in cells(model, package.manifest.architecture.context_length):
-            if cell.key in document["cells"] or cell.context > args.most_context or time.monotonic() > deadline:
-                continue
-            document["cells"][cell.key] = measure(package.path, cell, threads)
-            args.json.write_text(json.dumps(document, indent=1))
-    print(table(document))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    empty: Document = {"limits": [], "models": {}, "visits": {}}
+    document = json.loads(args.json.read_text()) if args.json.exists() else empty
+    document["most_bytes"] = args.most_memory * 1e9
+    if args.visits:
+        packages = {model: package_of(model, args.package, args.gguf, args.cache) for model in args.models}
+        document["models"] |= {model: described(Package.open(path)) for model, path in packages.items()}
+        groups = [
+            group
+            for model in args.models
+            for group in groups_of(model, document["models"][model]["context_length"], args.most_context)
+            if needed_bytes(document["models"][model], group, 1) <= document["most_bytes"]
+        ]
+        measure(document, packages, groups, args)
+        args.json.write_text(json.dumps(document))
+    print(report(document))
     if args.plots:
+        from growth_plots import plots
+
         plots(document, args.plots)
 
 

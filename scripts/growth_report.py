@@ -1,79 +1,153 @@
-"""What `bench_growth` measured, as a Markdown table and as plots."""
+"""What `bench_growth` measured, as Markdown tables."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from pathlib import Path
-from typing import Any
+import statistics
+from collections.abc import Iterator
 
-PLOTS = {"decode": "context", "prefill": "context", "batch": "rows", "memory": "context"}
-Series = dict[str, list[tuple[int, float]]]
+from growth_cells import (
+    ROWS,
+    Document,
+    Group,
+    context_share,
+    groups_of,
+    line,
+    medians,
+    models_by_size,
+    needed_bytes,
+    prompt_seconds,
+    steps_by_context,
+)
 
-
-def rows_of(document: dict[str, Any]) -> list[tuple[str, str, int, int, dict[str, float]]]:
-    """Model, kind, context, rows and figures of every cell, in order of size."""
-    found = []
-    for key, figures in document["cells"].items():
-        model, kind, context, rows = key.split("/")
-        found.append((model, kind, int(context), int(rows), figures))
-    sizes = {name: about["parameters"] for name, about in document["models"].items()}
-    return sorted(found, key=lambda cell: (sizes[cell[0]], cell[1], cell[3], cell[2]))
-
-
-def share(document: dict[str, Any], model: str, kind: str, context: int, rows: int, value: float) -> float:
-    """Of the machine's limit that this speed reaches: memory read when decoding, int8 products when reading prompts."""
-    about, limits = document["models"][model], document["limits"]
-    if kind == "prefill":
-        return float(2 * about["parameters"] * value / (limits["int8_tops"] * 1e12))
-    read = about["weights_bytes"] + rows * context * about["kv_token_bytes"]
-    return float(value / rows * read / (limits["read_gbs"] * 1e9))
+Lines = Iterator[list[str]]
+BATCH_CONTEXTS = (128, 4096)
 
 
-def table(document: dict[str, Any]) -> str:
-    limits = document["limits"]
-    lines = [
-        f"limits of this machine: {limits['read_gbs']:.1f} GB/s read, {limits['int8_tops']:.2f} T int8 operations/s\n",
-        "| model | what | context | rows | tokens/s | share of the limit | resident, MB | peak, MB |",
-        "|---|---|---|---|---|---|---|---|",
+def markdown(title: str, head: list[str], lines: Lines) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return f"{title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def limits(document: Document) -> dict[str, float]:
+    """Medians over the runs of the script."""
+    return {name: statistics.median(run[name] for run in document["limits"]) for name in ("read_gbs", "int8_tops")}
+
+
+def limits_text(document: Document) -> str:
+    found = limits(document)
+    least, most = ([f(run[name] for run in document["limits"]) for name in found] for f in (min, max))
+    return (
+        f"This machine reads {found['read_gbs']:.1f} GB/s ({least[0]:.1f} to {most[0]:.1f}) and multiplies"
+        f" {found['int8_tops']:.2f} int8 TOPS ({least[1]:.2f} to {most[1]:.2f}): medians, least and most of"
+        f" {len(document['limits'])} runs."
+    )
+
+
+def groups(document: Document) -> Iterator[Group]:
+    """Those of all models in the document, by size, with anything measured or anything to say why not."""
+    for model in models_by_size(document):
+        yield from groups_of(model, document["models"][model]["context_length"])
+
+
+def check_lines(document: Document) -> Lines:
+    for what, figures in document.get("check", {}).items():
+        real, filled = (f"{figures[name]:.1f}" for name in ("real", "filled"))
+        yield [what, real, filled, f"{figures['ratio']:.3f} ({figures['least']:.2f} to {figures['most']:.2f})"]
+
+
+def model_lines(document: Document) -> Lines:
+    for model in models_by_size(document):
+        about = document["models"][model]
+        tokens = [f"{about['token_bytes'][kind] / 1e3:.1f}" for kind in ("float32", "int8")]
+        millions, megabytes = f"{about['parameters'] / 1e6:.0f}", f"{about['weights_bytes'] / 1e6:.0f}"
+        yield [model, millions, megabytes, *tokens, str(about["context_length"]), str(about["whole_scores_tokens"])]
+
+
+def decode_lines(document: Document) -> Lines:
+    """Tokens per second of all rows together, and the share of the memory bandwidth that one row reaches."""
+    for group in groups(document):
+        steps, about = medians(document, group, "decode"), document["models"][group.model]
+        cells = [cell(document, group, rows, steps) for rows in ROWS]
+        share = "-"
+        if 1 in steps:
+            read = about["weights_bytes"] + group.context * about["token_bytes"][group.kv_type]
+            share = f"{read / steps[1] / limits(document)['read_gbs'] / 1e9:.2f}"
+        yield [group.model, group.kv_type, str(group.context), *cells, share]
+
+
+def cell(document: Document, group: Group, rows: int, steps: dict[int, float]) -> str:
+    if rows in steps:
+        return f"{rows / steps[rows]:.1f}"
+    needed = needed_bytes(document["models"][group.model], group, rows)
+    return f"({needed / 1e9:.1f} GB)" if needed > document["most_bytes"] else "-"
+
+
+def memory_lines(document: Document) -> Lines:
+    for group in groups(document):
+        resident = medians(document, group, "resident")
+        if not resident:
+            continue
+        cells = [f"{resident[rows] / 1e6:.0f}" if rows in resident else "-" for rows in ROWS]
+        yield [group.model, group.kv_type, str(group.context), *cells]
+
+
+def prompt_lines(document: Document) -> Lines:
+    for group in groups(document):
+        chunks = medians(document, group, "chunks")
+        if not chunks:
+            continue
+        seconds = prompt_seconds(chunks, group.context)
+        speed = group.context / seconds
+        int8 = 2 * document["models"][group.model]["parameters"] * speed / limits(document)["int8_tops"] / 1e12
+        milliseconds = [f"{1e3 * chunks[start]:.0f}" for start in (0, max(chunks))]
+        share = f"{100 * context_share(chunks, group.context):.0f} %"
+        numbers = [f"{speed:.0f}", f"{seconds:.1f}", *milliseconds, share, f"{int8:.3f}"]
+        yield [group.model, group.kv_type, str(group.context), *numbers]
+
+
+def context_lines(document: Document) -> Lines:
+    """Where the cache costs as much as the weights: by bytes, and by a line through the steps of one row."""
+    for model in models_by_size(document):
+        about = document["models"][model]
+        for kind, token in about["token_bytes"].items():
+            steps = steps_by_context(document, model, kind)
+            if len(steps) < 2:
+                continue
+            constant, slope = line(steps)
+            speeds = [f"{about['weights_bytes'] / constant / 1e9:.1f}", f"{token / slope / 1e9:.1f}"]
+            times = [f"{1e3 * constant:.1f}", f"{1e6 * slope:.2f}"]
+            computed, measured = about["weights_bytes"] / token, constant / slope
+            yield [model, kind, *times, *speeds, f"{computed:.0f}", f"{measured:.0f}"]
+
+
+def rows_lines(document: Document) -> Lines:
+    """How many times the tokens of one row more rows make, and from how many on a row costs more than the weights."""
+    for model in models_by_size(document):
+        for kind in document["models"][model]["token_bytes"]:
+            for context in BATCH_CONTEXTS:
+                steps = medians(document, Group(model, kind, context), "decode")
+                if len(steps) < 2:
+                    continue
+                gains = [f"{rows * steps[1] / steps[rows]:.2f}" if rows in steps else "-" for rows in ROWS[1:]]
+                constant, slope = line(steps)
+                yield [model, kind, str(context), *gains, f"{1e3 * constant:.1f}", f"{1e3 * slope:.1f}"]
+
+
+def report(document: Document) -> str:
+    """All tables."""
+    group, rows = ["model", "KV cache", "context"], [f"rows {count}" for count in ROWS]
+    sizes = ["model", "parameters, M", "weights, MB", "float32 KV, KB a token", "int8 KV, KB a token"]
+    check = ["", "real prompts, tokens/s", "filled caches, tokens/s", "ratio (least to most)"]
+    context = ["model", "KV cache", "no context, ms", "a token of it, µs", "weights, GB/s", "cache, GB/s"]
+    batch = [*group, *(f"gain of {count}" for count in ROWS[1:]), "however many, ms", "each row, ms"]
+    chunk = ["tokens/s", "whole prompt, s", "first chunk, ms", "last chunk, ms", "due to context", "share of int8 rate"]
+    sections = [
+        ("Check", check, check_lines(document)),
+        ("Models", [*sizes, "own context", "whole scores up to"], model_lines(document)),
+        ("Decoding, tokens/s", [*group, *rows, "share of bandwidth, row 1"], decode_lines(document)),
+        ("Context", [*context, "as much as weights, by bytes", "measured"], context_lines(document)),
+        ("Rows", batch, rows_lines(document)),
+        ("Prompts", [*group, *chunk], prompt_lines(document)),
+        ("Resident memory, MB", [*group, *rows], memory_lines(document)),
     ]
-    for model, kind, context, rows, figures in rows_of(document):
-        reached = share(document, model, kind, context, rows, figures["value"])
-        memory = f"{figures['resident_mb']:.0f} | {figures['peak_mb']:.0f}"
-        lines.append(f"| {model} | {kind} | {context} | {rows} | {figures['value']:.1f} | {reached:.2f} | {memory} |")
-    return "\n".join(lines)
-
-
-def series(document: dict[str, Any], plot: str) -> Series:
-    """Points of one plot by model."""
-    found: Series = defaultdict(list)
-    for model, kind, context, rows, figures in rows_of(document):
-        if plot == "batch" and kind == "decode" and context == 128:
-            found[model].append((rows, figures["value"]))
-        elif plot == "memory" and kind == "decode" and rows == 1:
-            found[model].append((context, figures["peak_mb"]))
-        elif plot == kind and rows == 1:
-            found[model].append((context, figures["value"]))
-    return found
-
-
-def plots(document: dict[str, Any], folder: Path) -> None:
-    """growth-decode.png, growth-prefill.png, growth-batch.png and growth-memory.png."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot, over in PLOTS.items():
-        figure, axes = pyplot.subplots(figsize=(6, 4))
-        for model, points in series(document, plot).items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=model)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xlabel(over)
-        axes.set_ylabel("peak memory, MB" if plot == "memory" else f"{plot}, tokens/s")
-        axes.grid(visible=True, which="both", alpha=0.3)
-        axes.legend()
-        figure.tight_layout()
-        figure.savefig(folder / f"growth-{plot}.png", dpi=110)
-        pyplot.close(figure)
+    return "\n\n".join([limits_text(document), *(markdown(*section) for section in sections)])

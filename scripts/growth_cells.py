@@ -1,0 +1,104 @@
+"""What `bench_growth` measures and what follows from it: plain arithmetic over the JSON document of its figures.
+
+The document has `limits` (of the machine, one entry for each run of the script), `models` (sizes in bytes), `check`
+(figures beside those of real prompts), and `visits`: for each group, a model at one context with one type of KV cache,
+the figures of every process that measured it. A visit's `decode` has seconds of a step by rows, its `chunks` seconds of
+a chunk by where it starts, one figure for each pass, and `resident` bytes by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeai.engine.config import EngineSettings
+
+CHUNK = EngineSettings().chunk_tokens
+CONTEXTS = (128, 512, 2048, 4096, 8192, 16384)
+INT8_CONTEXTS = (128, 2048, 4096, 8192, 16384)  # at 512 tokens the cache is small beside the weights
+ROWS = (1, 2, 4, 8, 16, 32)
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one process measures: all numbers of rows, and a prompt's chunks, at one context."""
+
+    model: str
+    kv_type: str
+    context: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.kv_type}/{self.context}"
+
+
+def groups_of(model: str, context_length: int, most_context: int = CONTEXTS[-1]) -> list[Group]:
+    """Every group of a model, as far as its own context goes."""
+    most = min(context_length, most_context)
+    found = [Group(model, "float32", context) for context in CONTEXTS if context <= most]
+    return found + [Group(model, "int8", context) for context in INT8_CONTEXTS if context <= most]
+
+
+def needed_bytes(about: Mapping[str, Any], group: Group, rows: int) -> int:
+    """Memory for so many rows whose caches are full: estimated for the model, exact for the cache."""
+    return int(about["load_bytes"] + rows * group.context * about["token_bytes"][group.kv_type])
+
+
+def rows_that_fit(about: Mapping[str, Any], group: Group, most_bytes: float) -> list[int]:
+    return [rows for rows in ROWS if needed_bytes(about, group, rows) <= most_bytes]
+
+
+def next_group(groups: Sequence[Group], document: Document, visits: int) -> Group | None:
+    """The one with the fewest visits, in order of context, until all have enough: so all are spread over the time."""
+    done = {group: len(document["visits"].get(group.key, ())) for group in groups}
+    waiting = [group for group in groups if done[group] < visits]
+    return min(waiting, key=lambda group: (done[group], group.context), default=None)
+
+
+def medians(document: Document, group: Group, what: str) -> dict[int, float]:
+    """By rows (`decode`, seconds of a step; `resident`, bytes) or by start (`chunks`, seconds), over all visits."""
+    found: dict[int, list[float]] = {}
+    for visit in document["visits"].get(group.key, ()):
+        for at, values in visit[what].items():
+            found.setdefault(int(at), []).extend(values)
+    return {at: float(np.median(values)) for at, values in sorted(found.items())}
+
+
+def chunk_starts(context: int) -> list[int]:
+    """Where the measured chunks of a prompt of `context` tokens start: the first, one in the middle and the last."""
+    last = max(0, context - CHUNK)
+    return sorted({0, last // 2, last})
+
+
+def prompt_seconds(chunks: Mapping[int, float], context: int) -> float:
+    """Seconds of a whole prompt: the sum of its chunks, those between measured ones interpolated."""
+    starts = sorted(chunks)
+    return float(np.interp(range(0, context, CHUNK), starts, [chunks[start] for start in starts]).sum())
+
+
+def context_share(chunks: Mapping[int, float], context: int) -> float:
+    """What part of a prompt's time is due to what its chunks find in the cache; the first one finds nothing."""
+    count = len(range(0, context, CHUNK))
+    return 1 - count * chunks[0] / prompt_seconds(chunks, context)
+
+
+def line(points: Mapping[int, float]) -> tuple[float, float]:
+    """Constant and slope through positive values, by least squares of the relative errors."""
+    x, y = np.array(list(points)), np.array(list(points.values()))
+    (constant, slope), *_ = np.linalg.lstsq(np.stack([1 / y, x / y], axis=1), np.ones(len(x)), rcond=None)
+    return float(constant), float(slope)
+
+
+def steps_by_context(document: Document, model: str, kv_type: str, rows: int = 1) -> dict[int, float]:
+    """Seconds of a step by context."""
+    steps = {context: medians(document, Group(model, kv_type, context), "decode").get(rows) for context in CONTEXTS}
+    return {context: seconds for context, seconds in steps.items() if seconds is not None}
+
+
+def models_by_size(document: Document) -> list[str]:
+    return sorted(document["models"], key=lambda model: document["models"][model]["parameters"])

@@ -1,0 +1,118 @@
+"""What `bench_growth` measured, as PNG files. Needs matplotlib (extra `growth`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growth_cells import CONTEXTS, ROWS, Document, Group, medians, models_by_size, prompt_seconds, steps_by_context
+
+# Okabe and Ito's colours, which all kinds of eyes tell apart; markers say the same once more.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+MARKERS = ("o", "s", "^", "D")
+STYLES = {"float32": "-", "int8": "--"}
+WIDTH, HEIGHT, DPI = 4.6, 3.8, 100
+
+Points = dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes: `points` of a model and type of cache, over `over`."""
+
+    title: str
+    over: str
+    value: str
+    points: Callable[[Document, str, str], Points]
+
+
+def decode_speeds(rows: int) -> Callable[[Document, str, str], Points]:
+    def points(document: Document, model: str, kv_type: str) -> Points:
+        return {at: rows / seconds for at, seconds in steps_by_context(document, model, kv_type, rows).items()}
+
+    return points
+
+
+def batch_speeds(context: int) -> Callable[[Document, str, str], Points]:
+    def points(document: Document, model: str, kv_type: str) -> Points:
+        steps = medians(document, Group(model, kv_type, context), "decode")
+        return {rows: rows / seconds for rows, seconds in steps.items()}
+
+    return points
+
+
+def memory(rows: int) -> Callable[[Document, str, str], Points]:
+    def points(document: Document, model: str, kv_type: str) -> Points:
+        found = {at: medians(document, Group(model, kv_type, at), "resident").get(rows) for at in CONTEXTS}
+        return {at: value / 1e6 for at, value in found.items() if value is not None}
+
+    return points
+
+
+def prompt_speeds(document: Document, model: str, kv_type: str) -> Points:
+    found = {at: medians(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
+    return {at: at / prompt_seconds(chunks, at) for at, chunks in found.items() if chunks}
+
+
+def last_chunks(document: Document, model: str, kv_type: str) -> Points:
+    found = {at: medians(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
+    return {at: 1e3 * chunks[max(chunks)] for at, chunks in found.items() if chunks}
+
+
+CONTEXT, TOGETHER = "context, tokens", "rows that decode together"
+FIGURES = {
+    "growth-decode": [
+        Panel("Decoding, 1 row", CONTEXT, "tokens/s", decode_speeds(1)),
+        Panel("Decoding, 8 rows", CONTEXT, "tokens/s of all rows", decode_speeds(8)),
+    ],
+    "growth-rows": [
+        Panel("Decoding at a context of 128", TOGETHER, "tokens/s of all rows", batch_speeds(128)),
+        Panel("Decoding at a context of 4,096", TOGETHER, "tokens/s of all rows", batch_speeds(4096)),
+    ],
+    "growth-prompt": [
+        Panel("Prompts", "prompt, tokens", "tokens/s", prompt_speeds),
+        Panel("Last chunk of 128", "prompt, tokens", "ms", last_chunks),
+    ],
+    "growth-memory": [
+        Panel("Memory, 1 row", CONTEXT, "resident, MB", memory(1)),
+        Panel("Memory, 8 rows", CONTEXT, "resident, MB", memory(8)),
+    ],
+}
+
+
+def plots(document: Document, folder: Path) -> None:
+    """One PNG file for each of `FIGURES`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, panels in FIGURES.items():
+        size = (WIDTH * len(panels), HEIGHT)
+        figure, axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+        for panel, area in zip(panels, axes[0], strict=True):
+            draw(panel, document, area)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
+        figure.savefig(folder / f"{name}.png", dpi=DPI)
+        pyplot.close(figure)
+
+
+def draw(panel: Panel, document: Document, area: Any) -> None:
+    for number, model in enumerate(models_by_size(document)):
+        for kv_type, style in STYLES.items():
+            points = panel.points(document, model, kv_type)
+            look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": style, "markersize": 5}
+            if kv_type == "int8":
+                look["markerfacecolor"] = "white"
+            area.plot(list(points), list(points.values()), label=f"{model}, {kv_type}", **look)
+    ticks = ROWS if panel.over == TOGETHER else CONTEXTS
+    area.set_xscale("log", base=2)
+    area.set_yscale("log")
+    area.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+    area.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    area.set(title=panel.title, xlabel=panel.over, ylabel=panel.value)
+    area.grid(visible=True, alpha=0.3)
