@@ -57,13 +57,12 @@ def described(package: Package) -> dict[str, Any]:
     weights = package.weights.stat().st_size
     kinds = {kind: model_shape(package.manifest, kind) for kind in KV_BYTES}
     costs = estimate(weights=weights, hidden=architecture.hidden_size, vocab=architecture.vocab_size, token=0, draft=0)
-    scores = settings.chunk_tokens * score_bytes(kinds["float32"], 1)
+    scores = settings.chunk_tokens * score_bytes(kinds["float32"], 1)  # of a chunk, for each position of the cache
     return {
         "parameters": architecture.parameters,
         "context_length": architecture.context_length,
         "weights_bytes": weights,
         "load_bytes": costs.load + costs.scratch(ROWS[-1], settings.chunk_tokens) + settings.scratch_bytes,
-        "scores_token_bytes": scores,
         "whole_scores_tokens": settings.scratch_bytes // scores,
         "token_bytes": {kind: shape.token_bytes for kind, shape in kinds.items()},
     }
