@@ -14,7 +14,7 @@ from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import find_packages, load_models
 from edgeai.server.logs import log_to_stderr, set_level
 from edgeai.server.reload import Reader, Reloader, Taker
-from edgeai.server.signals import on_hangup, sigterm_last
+from edgeai.server.signals import StopSignals, on_hangup
 from edgeai.tuning.runtime_check import ensure_runtime
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
             if settings.check != "never":
                 ensure_runtime(home_dir())
             marker = watched(packages[0], settings)
-        with sigterm_last(), marker:
+        with StopSignals() as signals, marker:
             with _no_garbage():
                 log_to_stderr(settings.log_level)
                 server = make_server(packages, settings, marker)
                 server.on_hangup = Reloader(settings, read or (lambda: settings), live_settings()).reload
+            signals.stop(server)
             with on_hangup(server.hang_up):
                 marker.ready()
                 say(welcome(listener, names, packages[0].manifest.kind))
-                try:
-                    server.run([listener])
-                except KeyboardInterrupt:
+                server.run([listener])
+                if signals.came is not None:
                     say("stopped")
 
 

@@ -6,32 +6,58 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Protocol, Self
 
 
-@contextmanager
-def sigterm_last() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, and end the process when all that is open has been closed.
+class Stoppable(Protocol):
+    """What `uvicorn.Server` has."""
 
-    uvicorn raises the signal that stopped it once more when it is done. Its default action would end the process right
-    there: to the next server this one would have died, and deserve a check.
+    should_exit: bool
+
+
+class StopSignals:
+    """SIGINT and SIGTERM, while the block runs. They raise KeyboardInterrupt until `stop` is called, for loading is to
+    end at once; from then on they ask the server to stop.
+
+    An exception alone is no way to stop: Python drops what a handler raises while a finalizer or the callback of a weak
+    reference runs, and importing has such callbacks.
+
+    uvicorn raises the signal that stopped it once more when it is done. The default action of SIGTERM would end the
+    process right there: to the next server this one would have died, and deserve a check. Here it is raised when all
+    that is open has been closed. In another thread than the main one, which alone is told of signals, nothing is done.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
-        yield
-        return
-    came = False
 
-    def interrupt(_number: int, _frame: object) -> None:
-        nonlocal came
-        came = True
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.came: signal.Signals | None = None  # the last one
+        self._server: Stoppable | None = None
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if came:
+    def stop(self, server: Stoppable) -> None:
+        """Signals stop `server` from now on. Raises KeyboardInterrupt if there was one whose exception was lost."""
+        self._server = server
+        if self.came is not None:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            handled = (signal.SIGINT, signal.SIGTERM)
+            self._before = {number: signal.signal(number, self._handle) for number in handled}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.came == signal.SIGTERM:
             signal.raise_signal(signal.SIGTERM)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.came = signal.Signals(number)
+        if self._server is None:
+            raise KeyboardInterrupt
+        self._server.should_exit = True
 
 
 @contextmanager
