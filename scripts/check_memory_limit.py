@@ -10,12 +10,13 @@ The exit status is 1 if anything was killed, or an answer differed by more than 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Outcome:
     near_ties: int = 0
     widest_tie: float = 0.0  # nats
     refusals: int = 0
+    neighbours: int = 0  # that got all they wanted
     highest_level: int = 0
     seconds: float = 0.0
 
@@ -80,9 +82,9 @@ class Watch:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """What a process has for itself, file pages left out."""
+    """What a process has for itself, file pages left out; nothing once it has died. Raises OSError when it is gone."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def without_limit(package: Path, texts: Sequence[str], threads: str) -> list[Answer]:
@@ -110,9 +112,9 @@ def within(
         result.says = "\n  ".join(line for line in server.log if " free: " in line)
         with Watch(server) as watch:
             _ask_rounds(server, box, result, texts, expected, args)
-            if args.neighbour and server.process.poll() is None:
+            if args.neighbour and result.outcome == "served":
                 _wait_for_calm(watch)
-        if server.process.poll() is not None or (box.kills and not args.neighbour):
+        if server.process.poll() is not None or box.kills:  # a neighbour that is killed is no better
             result.outcome = "killed"
         result.peak, result.resident, result.highest_level = box.peak, watch.resident, watch.highest
         result.seconds = time.monotonic() - started
@@ -130,10 +132,9 @@ def _ask_rounds(
     result.outcome = "served"
     try:
         for _ in range(args.rounds):
-            if args.neighbour:
-                step, pause, most, hold = args.neighbour
-                box.start([sys.executable, "-c", NEIGHBOUR, str(int(step * MIB)), pause, str(int(most) * MIB), hold])
-            for answer, wanted in zip(server.ask_all(texts), expected, strict=True):
+            with _neighbour(box, result, args):
+                answers = server.ask_all(texts)
+            for answer, wanted in zip(answers, expected, strict=True):
                 result.answers += 1
                 result.equal += equal(answer, wanted)
                 result.near_ties += same(answer, wanted) and not equal(answer, wanted)
@@ -141,6 +142,23 @@ def _ask_rounds(
     except OSError as error:
         result.outcome, result.says = "killed", f"{type(error).__name__}: {error}"
     result.refusals = server.refusals
+
+
+@contextlib.contextmanager
+def _neighbour(box: LimitedBox, result: Outcome, args: argparse.Namespace) -> Iterator[None]:
+    """One in the box from the beginning of the block on, gone at its end: two at once would take twice as much.
+
+    If it has not got all by then, the server is at rest while it goes on.
+    """
+    if not args.neighbour:
+        yield
+        return
+    step, pause, most, hold = args.neighbour
+    process = box.start([sys.executable, "-c", NEIGHBOUR, str(int(step * MIB)), pause, str(int(most) * MIB), hold])
+    try:
+        yield
+    finally:
+        result.neighbours += process.wait() == 0
 
 
 def _wait_for_calm(watch: Watch, seconds: float = 60) -> None:

@@ -41,6 +41,7 @@ class MemoryGauge:
     def __init__(self, *, proc: Path = PROC, group: MemoryGroup | None = None) -> None:
         self._meminfo = proc / "meminfo"
         self._group = group or memory_group()
+        self.limited = self._group is not None
         self.pressure = pressure_file(self._group, proc)  # what a `PressureWatch` can wait for
         self._waited, self._read_at = stalled_seconds(self.pressure), time.monotonic()
 

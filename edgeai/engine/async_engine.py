@@ -115,7 +115,7 @@ class AsyncEngine:
 
     def _obey(self, *, wait: bool) -> None:
         with contextlib.suppress(queue.Empty):
-            timeout = self._engine.memory.idle_seconds
+            timeout = self._engine.memory.idle_seconds(watched=self._watch.armed)
             while True:
                 self._commands.get(block=wait, timeout=timeout)()
                 wait = False

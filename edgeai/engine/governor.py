@@ -30,6 +30,8 @@ MOST_STALL_LEVEL = 3  # stalls alone refuse nobody
 WATCHFUL_RESERVES = 4  # with less left than so many reserves, memory is looked at within steps too
 INTERVAL = 0.05  # seconds between readings while there is work
 IDLE_INTERVAL = 0.5  # while there is none, but a level to come down from
+LEAST_REST = 0.05  # while there is none and no level, but something to give back
+FASTEST = 200e6  # bytes a second that a neighbour is expected to take at most while nobody looks
 RISE_SECONDS = 1.0  # between levels that stalls add
 CALM_SECONDS = 3.0  # before a level ends
 
@@ -46,9 +48,13 @@ class Reading(Protocol):
 
 
 class Gauge(Protocol):
-    """Where readings come from; `pressure` is the kernel's file to wait at for bad news, if there is one."""
+    """Where readings come from; `pressure` is the kernel's file to wait at for bad news, if there is one.
+
+    `limited`: whether a control group has less than the machine. The kernel kills at its limit without a word before.
+    """
 
     pressure: Path | None
+    limited: bool
 
     def read(self) -> Reading: ...
     def available(self) -> int: ...
@@ -79,7 +85,7 @@ class Governor:
         self.level = 0
         self.available: int | None = None  # bytes, as read last
         self.kills = 0  # by the kernel, of processes in this control group, since the start
-        self.pressure = gauge.pressure
+        self.pressure, self.limited = gauge.pressure, gauge.limited
         self._gauge, self._reserve, self._clock = gauge, reserve, clock
         self._kills_before = gauge.read().kills
         self._stalled = 0.0  # as `Reading.stalled`, of about the last second
@@ -101,6 +107,15 @@ class Governor:
         """
         level = max(self.level, 1)
         return level < REFUSING and self._gauge.available() < self._reserve * EIGHTHS[level] // 8
+
+    def missing(self) -> int:
+        """Bytes that should be left now and are not; for any thread."""
+        return max(0, self._reserve * KEEP // 8 - self._gauge.available())
+
+    def rest(self) -> float:
+        """Seconds before which the first level will hardly begin while this process is at rest."""
+        left = (self.available or 0) - self._reserve * EIGHTHS[0] // 8
+        return max(LEAST_REST, left / FASTEST)
 
     def observe(self) -> bool:
         """Read, and set the level; True when it has changed."""

@@ -1,7 +1,8 @@
 """Looks at memory while a run is under way, and ends the run where waiting for its end could be too late.
 
-A run may take seconds on a small board, and a neighbour may take all that is left meanwhile. An interrupted step leaves
-the books as they were and is computed again, with less.
+A run may take seconds on a small board, and a neighbour may take all that is left meanwhile. What can be given back
+without ending the run is given back by the look itself. An interrupted step leaves the books as they were and is
+computed again, with less.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ INTERVAL = 0.025  # seconds between looks, while a run is under way
 
 
 class RunGuard:
-    """A context around runs: calls `interrupt` when `scarce` says so. Its thread starts when it is first needed."""
+    """A context around runs: calls `interrupt` when `scarce` says so. Its thread starts when it is first needed.
+
+    No look is under way outside of the block, so that `scarce` may touch what the run does not.
+    """
 
     def __init__(self, scarce: Callable[[], bool], interrupt: Callable[[], None]) -> None:
         self._scarce, self._interrupt = scarce, interrupt
-        self._working = threading.Event()
+        self._working, self._looking = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
@@ -32,10 +36,13 @@ class RunGuard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._working.clear()
+        with self._looking:  # a look that has begun ends first
+            pass
 
     def _run(self) -> None:
         while True:
             self._working.wait()
             time.sleep(INTERVAL)
-            if self._working.is_set() and self._scarce():
-                self._interrupt()
+            with self._looking:
+                if self._working.is_set() and self._scarce():
+                    self._interrupt()

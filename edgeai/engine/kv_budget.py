@@ -41,9 +41,14 @@ class KVBudget:
                 return False
         return True
 
+    def give_up(self, size: int) -> None:
+        """Evict cached blocks of `size` bytes, or all there are."""
+        left = self._cache.used_bytes - size
+        while self._cache.used_bytes > left and self._cache.evict():
+            pass
+
     def restrain(self, limits: Limits) -> None:
         """Obey new limits: blocks beyond them leave the cache at once."""
         self.limit, self.alone_limit, self.caching = limits.kv_bytes, limits.alone_bytes, limits.caching
-        while self._cache.used_bytes > limits.cache_bytes and self._cache.evict():
-            pass
+        self.give_up(self._cache.used_bytes - limits.cache_bytes)
         self.make_room(0)

@@ -32,12 +32,20 @@ class MemoryControl:
         budget = scheduler.settings.kv_budget_bytes
         self._normal = Limits(scheduler.rows, scheduler.chunks.most, context_length, budget, budget, budget)
         self._limits = self._normal
-        self._guard = None if governor is None else RunGuard(governor.scarcer, runner.interrupt)
+        self._guard = None if governor is None else RunGuard(self._relieve, runner.interrupt)
 
-    @property
-    def idle_seconds(self) -> float | None:
-        """How long an idle engine may sleep before it should look again; None: until it is woken."""
-        return IDLE_INTERVAL if self._governor is not None and self._governor.level else None
+    def idle_seconds(self, *, watched: bool) -> float | None:
+        """How long an idle engine may sleep before it should look again; None: until it is woken.
+
+        `watched`: whether somebody waits for the kernel's word at `pressure`.
+        """
+        governor = self._governor
+        if governor is None:
+            return None
+        if governor.level:
+            return IDLE_INTERVAL
+        told = watched and not governor.limited
+        return None if told or not self._scheduler.budget.cached_bytes else governor.rest()
 
     @property
     def pressure(self) -> Path | None:
@@ -71,6 +79,14 @@ class MemoryControl:
             if governor.level >= SHRINK_LEVEL:
                 self._runner.shrink()
             trim_heap()
+
+    def _relieve(self) -> bool:
+        """Have the cache give up what is missing; whether that was not enough for the run to go on. The guard's."""
+        governor = self._governor
+        if governor is None or not (missing := governor.missing()):
+            return False
+        self._scheduler.budget.give_up(missing)
+        return governor.scarcer()
 
     def check(self, prompt_tokens: int) -> None:
         """Raises `Overloaded` when memory is too scarce for a new request with such a prompt."""

@@ -62,6 +62,8 @@ class ModelRunner:
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._session.shrink()
+        self._bound.clear()
+        self._logits = self._logits[:0].copy()
 
     def interrupt(self) -> None:
         """End the run that is under way, if there is one; it raises `Interrupted`."""

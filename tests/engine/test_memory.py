@@ -37,6 +37,7 @@ class Machine:
     left: int = PLENTY
     now: float = 0.0
     pressure: None = None
+    limited: bool = False
 
     def read(self) -> Reading:
         return Reading(self.left, 0.0, 0)
@@ -137,9 +138,53 @@ def test_at_rest_the_cache_is_given_back_and_the_level_falls_by_itself(engine: E
         assert engine.stats().memory.level == 2
         machine.left = PLENTY
         assert eventually(lambda: engine.stats().memory.level == 0)
-        assert engine.memory.idle_seconds is None  # nothing is looked at any more
+        assert engine.memory.idle_seconds(watched=False) is None  # nothing is looked at any more
     finally:
         asyncio.run(owner.close())
+
+
+def test_at_rest_a_neighbour_is_noticed_where_the_kernel_says_nothing(engine: Engine, machine: Machine) -> None:
+    """In a control group the kernel kills without having made anybody wait."""
+
+    async def answer() -> None:
+        async for _ in owner.generate(PROMPT, SamplingParams(max_tokens=3, ignore_eos=True)):
+            pass
+
+    machine.left = 9 * MIB
+    owner = AsyncEngine(engine)
+    try:
+        asyncio.run(answer())
+        assert engine.cache.used_bytes > 0
+        assert engine.memory.idle_seconds(watched=True) is None  # the machine's memory does not end without a word
+        machine.left = 2 * MIB
+        assert eventually(lambda: engine.cache.used_bytes == 0)
+        assert engine.stats().memory.level == 2
+    finally:
+        asyncio.run(owner.close())
+
+
+def test_the_cache_is_given_back_while_a_run_goes_on(engine: Engine, machine: Machine) -> None:
+    """Nothing has to be interrupted for it, and nothing is touched once the run is over."""
+    params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    machine.left = 20 * MIB  # little enough to look within steps
+    engine.add("first", PROMPT, params)
+    while engine.has_work:
+        engine.step()
+    assert engine.cache.used_bytes > 0
+    given_back, prefill = [], engine.runner.prefill
+
+    def slow(*args: Any) -> Any:
+        machine.left = 5 * MIB - 1  # less than growth leaves free, but still no level
+        given_back.append(eventually(lambda: engine.cache.used_bytes == 0))
+        machine.left = PLENTY
+        return prefill(*args)
+
+    engine.runner.prefill = slow  # type: ignore[method-assign]
+    engine.add("second", PROMPT[::-1], params)
+    while engine.has_work:
+        engine.step()
+    assert given_back == [True]
+    assert engine.stats().memory.level == 0
 
 
 def test_the_budget_is_what_is_left_when_the_model_has_run(
