@@ -16,6 +16,7 @@ from edgeai.device.affinity import allowed_cpus
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.model_runner import ModelRunner
 from edgeai.onnx_session import OnnxSession
+from tests.fixtures.patience import eventually
 
 ALLOWED = sorted(allowed_cpus())
 
@@ -35,10 +36,8 @@ def test_workers_stay_on_the_processors_they_are_given(tiny_graph: Path, tiny_sh
     last = ALLOWED[-1]
     runner, workers = workers_of(tiny_graph, tiny_shape, EngineSettings(threads=threads, cpus=(last,)))
     assert len(workers) == threads - 1
-    deadline = time.monotonic() + 60  # each moves when it first runs
-    while any(os.sched_getaffinity(worker) != {last} for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert all(os.sched_getaffinity(worker) == {last} for worker in workers)
+    # Each moves when it first runs.
+    assert eventually(lambda: all(os.sched_getaffinity(worker) == {last} for worker in workers))
     assert allowed_cpus() == set(ALLOWED)  # the caller's own thread is not touched
     del runner
 

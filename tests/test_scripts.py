@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.patience import PATIENCE
+
 REPOSITORY = Path(__file__).parents[1]
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "rm", "sed")
 
@@ -34,7 +36,7 @@ def checkout(tmp_path: Path) -> Path:
 def run(checkout: Path, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": str(checkout.parent / "bin"), "HOME": str(checkout)} | variables
     command = [checkout / "scripts" / script, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def put(checkout: Path, name: str, script: str) -> None:

@@ -24,6 +24,7 @@ from edgeai.package.package import Package
 from edgeai.recipe import QuantizationPlan
 from edgeai.sources.gguf_blocks import DECODERS, FLOATS
 from tests.fixtures.gguf_files import GGUF, random_blocks, tiny_llama
+from tests.fixtures.patience import PATIENCE
 
 Write = Callable[[GGUF], Path]
 RTN4 = QuantizationPlan(scheme="rtn", bits=4)
@@ -358,7 +359,7 @@ def test_a_full_disk_leaves_nothing_half_written(kilobytes: int, write_gguf: Wri
         pytest.skip("this system lets us mount no small disk")
     shell = f'mount -t tmpfs -o size={kilobytes}k none "$1" && exec "$2" -c "$3" "$1" "$4"'
     command = [*unshare, "sh", "-c", shell, "sh", str(disk), sys.executable, FULL_DISK, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     message, left = done.stdout.splitlines()
     assert "room" in message or "space" in message or "full" in message

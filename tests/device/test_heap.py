@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.fixtures.patience import PATIENCE
+
 SCRIPT = """
 import numpy as np
 from edgeai.device.heap import map_large_blocks
@@ -29,7 +31,11 @@ print(resident() - before)
 @pytest.mark.parametrize("mapped", [True, False])
 def test_freed_blocks_go_back(mapped: bool) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(mapped=mapped)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", SCRIPT.format(mapped=mapped)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     held = int(done.stdout)
     assert (held < 8 << 20) == mapped  # without it they stay, which is why it is needed

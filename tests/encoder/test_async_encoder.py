@@ -15,6 +15,7 @@ from edgeai.encoder.encoder import Encoder
 from edgeai.encoder.tokens import Tokens
 from edgeai.errors import EdgeaiError, Overloaded
 from tests.fixtures.encoders import words
+from tests.fixtures.patience import PATIENCE
 
 
 def encoded(encoder: Encoder, counts: Sequence[int]) -> list[Tokens]:
@@ -33,7 +34,7 @@ class Gated:
 
     def run(self, sequences: Sequence[Tokens]) -> np.ndarray:
         self.started.set()
-        assert self.gate.acquire(timeout=20)
+        assert self.gate.acquire(timeout=PATIENCE)
         self.runs.append(len(sequences))
         return self._run(sequences)
 
@@ -92,7 +93,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(embedder: Encoder, monkeyp
         await until_waiting(model, 2)
         for _ in range(6):
             gated.gate.release()
-        await asyncio.wait_for(short, 20)
+        await asyncio.wait_for(short, PATIENCE)
         assert not long.done()
         gated.open()
         assert (await long).shape[0] == 50

@@ -18,6 +18,7 @@ from edgeai.engine.engine import Engine
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import ContextLengthExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
+from tests.fixtures.patience import PATIENCE
 
 SETTINGS = EngineSettings(threads=1, max_rows=3, max_queue=2, block_tokens=8, chunk_tokens=32, kv_budget_bytes=2 << 20)
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
@@ -36,7 +37,7 @@ def run(tiny_graph: Path, tiny_shape: ModelShape) -> Callable[..., None]:
         async def main() -> None:
             engine = AsyncEngine(inner)
             try:
-                await asyncio.wait_for(scenario(engine, inner), 20)
+                await asyncio.wait_for(scenario(engine, inner), PATIENCE)
             finally:
                 await engine.close()
 

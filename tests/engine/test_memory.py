@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from edgeai.engine.memory import RETRY_SECONDS
 from edgeai.engine.request import SamplingParams
 from edgeai.errors import OutOfMemory, Overloaded
 from edgeai.onnx_session import Interrupted
+from tests.fixtures.patience import PATIENCE, eventually
 from tests.fixtures.weather import PLENTY
 
 MIB = 1 << 20
@@ -58,13 +57,6 @@ def machine() -> Machine:
 @pytest.fixture
 def engine(tiny_graph: Path, tiny_shape: ModelShape, machine: Machine) -> Engine:
     return Engine(tiny_graph, tiny_shape, SETTINGS, governor=Governor(machine, 8 * MIB, clock=machine.clock))
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_new_requests_are_refused_and_welcome_again(engine: Engine, machine: Machine) -> None:
@@ -107,7 +99,7 @@ def test_a_run_is_interrupted_when_memory_goes_meanwhile(engine: Engine, machine
     def slow(*args: Any) -> Any:
         machine.left = 2 * MIB  # level 2 would be right
         logits = prefill(*args)
-        if interrupted.wait(10) and not resumed.is_set():
+        if interrupted.wait(PATIENCE) and not resumed.is_set():
             machine.left, _ = PLENTY, resumed.set()
             raise Interrupted
         return logits

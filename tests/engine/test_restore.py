@@ -17,6 +17,7 @@ from edgeai.engine.request import SamplingParams, TokenOutput
 from edgeai.engine.restore import Restore
 from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import BlockFormat
+from tests.fixtures.patience import PATIENCE
 
 SETTINGS = EngineSettings(threads=1, max_rows=2, block_tokens=8, chunk_tokens=16, kv_budget_bytes=8 << 20)
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -51,7 +52,7 @@ def test_blocks_are_placed_in_order() -> None:
     restore = Restore(store, keys(3), lambda i, block: placed.append((i, float(block[0]))))
     assert not restore.done
     store.permits.release(3)
-    restore.wait(5)
+    restore.wait(PATIENCE)
     assert restore.done
     assert placed == [(0, 0.0), (1, 1.0), (2, 2.0)]
     assert restore.blocks == 3
@@ -61,7 +62,7 @@ def test_a_gap_ends_it() -> None:
     store, placed = SlowStore(held=1), []
     store.permits.release(3)
     restore = Restore(store, keys(3), lambda i, block: placed.append(i))
-    restore.wait(5)
+    restore.wait(PATIENCE)
     assert (placed, restore.blocks, restore.done) == ([0], 1, True)
 
 
@@ -85,7 +86,7 @@ def test_a_failure_is_reported_and_costs_only_the_rest(caplog: pytest.LogCapture
 
     with caplog.at_level(logging.ERROR):
         restore = Restore(store, keys(5), place)
-        restore.wait(5)
+        restore.wait(PATIENCE)
     assert restore.blocks == 2
     assert "restoring stored KV blocks failed" in caplog.text
 

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from edgeai.package import durable
 from edgeai.package.block_store import DAY, LEDGER_NAME, PAUSE_SECONDS, BlockStore
 from edgeai.package.kv_blocks import HEADER, BlockFormat
+from tests.fixtures.patience import PATIENCE
 
 SHAPE = (2, 2, 4)
 FORM = BlockFormat(SHAPE)
@@ -319,17 +321,16 @@ def test_blocks_of_another_owner_or_type_are_not_taken(tmp_path: Path, clock: Cl
 def test_offers_never_wait_and_are_dropped_when_the_writer_is_behind(
     tmp_path: Path, opened: list[BlockStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = durable.write_file
+    real, all_offered = durable.write_file, threading.Event()
 
     def slow(*arguments: object, **options: object) -> int:
-        time.sleep(0.05)
+        assert all_offered.wait(PATIENCE), "an offer waits"
         return real(*arguments, **options)
 
     monkeypatch.setattr(durable, "write_file", slow)
     store = open_store(tmp_path, opened, clock, queued_bytes=2 * (SIZE - HEADER.size))
-    started = time.perf_counter()
     taken = [store.offer(key(number), block(number)) for number in range(20)]
-    assert time.perf_counter() - started < 0.05
+    all_offered.set()
     assert 2 <= sum(taken) <= 4
     store.flush()
     assert held(store) == [number for number in range(20) if taken[number]]
@@ -397,6 +398,7 @@ def write_until_the_cut(store: BlockStore) -> bool:
 WRITE_FOR_EVER = """
 import sys, itertools
 from pathlib import Path
+from tests.fixtures.patience import PATIENCE
 from tests.package.test_block_store import BlockStore, FORM, SIZE, PLENTY, key, block
 store = BlockStore(Path(sys.argv[1]), FORM, disk_bytes=30 * SIZE, daily_bytes=10**9)
 for number in itertools.cycle(range(40)):

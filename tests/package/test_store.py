@@ -12,6 +12,7 @@ import pytest
 
 from edgeai.errors import InvalidInput, NotFound, PackageError
 from edgeai.package import Package, Store
+from tests.fixtures.patience import PATIENCE
 from tests.package.conftest import write_package
 
 Make = Callable[..., Package]
@@ -114,5 +115,5 @@ def test_a_second_writer_waits_for_the_first(store: Store, make_package: Make) -
         time.sleep(1.0)
         assert process.poll() is None
         assert store.names() == ()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert store.names() == ("small",)

@@ -74,6 +74,7 @@ class ScriptedModel:
         self.engine = self
         self.running = self.waiting = self.generated = 0
         self.seen: list[tuple[list[int], SamplingParams]] = []
+        self.generated_before: list[int] = []  # each of `seen`
         self.closed = False
         self._rows = asyncio.Semaphore(self.script.rows)
 
@@ -100,6 +101,7 @@ class ScriptedModel:
         if self._rows.locked() and self.waiting >= self.script.queue:
             raise Overloaded("the queue is full", "try again soon", retry_after=7)
         self.seen.append((list(prompt), params))
+        self.generated_before.append(self.generated)
         self.waiting += 1
         try:
             await self._rows.acquire()

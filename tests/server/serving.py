@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from edgeai.server.listening import listen
 from edgeai.server.model_pool import ModelPool
 from edgeai.server.quiet_server import QuietServer
 from edgeai.server.serve import server_config
+from tests.fixtures.patience import PATIENCE, eventually
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,9 @@ class Served:
     model: Any
     server: QuietServer
 
-    def eventually(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    def eventually(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
         """Whether `condition` comes true within `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        return True
+        return eventually(condition, seconds)
 
 
 @contextmanager
@@ -49,6 +44,6 @@ def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options
         yield served
     finally:
         server.should_exit = True
-        thread.join(timeout=grace + 10)
+        thread.join(timeout=grace + PATIENCE)
         listener.close()
         assert not thread.is_alive()

@@ -14,6 +14,7 @@ import pytest
 
 from edgeai.engine.config import EngineSettings
 from edgeai.model import AsyncModel
+from tests.fixtures import patience
 from tests.server.float_model import CONTEXT, float_package
 from tests.server.serving import Served, serving
 
@@ -258,7 +259,7 @@ def test_the_fingerprint_names_the_package(client: openai.OpenAI, served: Served
 
 def test_metrics_count_what_happened(client: openai.OpenAI, served: Served) -> None:
     def read(name: str) -> float:
-        lines = httpx.get(f"{served.url}/metrics").text.splitlines()
+        lines = patience.get(f"{served.url}/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith(name)).rsplit(" ", 1)[1])
 
     model = '{model_name="tiny"}'
@@ -275,12 +276,12 @@ def test_metrics_count_what_happened(client: openai.OpenAI, served: Served) -> N
 
 
 def test_health_and_schema(served: Served) -> None:
-    assert httpx.get(f"{served.url}/health").json() == {
+    assert patience.get(f"{served.url}/health").json() == {
         "status": "ok", "models": ["tiny"], "running": 0, "waiting": 0,
         "memory": {"level": 0, "state": "normal", "available_bytes": ANY},
     }  # fmt: skip
     assert httpx.head(f"{served.url}/health").status_code == 200
-    schema = httpx.get(f"{served.url}/openapi.json").json()
+    schema = patience.get(f"{served.url}/openapi.json").json()
     assert "/v1/chat/completions" in schema["paths"]
     assert "messages" in schema["components"]["schemas"]["ChatRequest"]["required"]
-    assert httpx.get(f"{served.url}/docs").status_code == 404  # it would load scripts from the internet
+    assert patience.get(f"{served.url}/docs").status_code == 404  # it would load scripts from the internet

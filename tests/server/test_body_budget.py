@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from edgeai.device.profile import Memory
 from edgeai.server.body_budget import LEAST_BYTES, MAX_BODY_BYTES, BodyBudget
+from tests.fixtures import patience
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import serving
 
@@ -46,7 +47,7 @@ def test_what_is_over_is_given_back() -> None:
 def test_a_long_request_waits_for_the_others(chunked: bool) -> None:
     def post(size: int) -> httpx.Response:
         content = iter([body(size)]) if chunked else body(size)
-        return httpx.post(served.url + CHAT, content=content, headers={"content-type": "application/json"})
+        return patience.post(served.url + CHAT, content=content, headers={"content-type": "application/json"})
 
     bodies = BodyBudget(each=1000, together=1500)
     with serving(ScriptedModel(Script(text="Hello", delay=0.2)), bodies=bodies) as served:

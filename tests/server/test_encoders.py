@@ -20,6 +20,7 @@ from edgeai.package.package import Package
 from edgeai.server.app import create_app
 from edgeai.server.encoder_pool import EncoderPool
 from edgeai.server.model_pool import ModelPool
+from tests.fixtures import patience
 from tests.fixtures.encoders import CLS, SEP, WIDTH, encoder_package, words
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
@@ -57,7 +58,7 @@ def client(served: Served) -> openai.OpenAI:
 
 
 def post(served: Served, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(served.url + path, json=body, timeout=30)
+    return patience.post(served.url + path, json=body)
 
 
 def error(response: httpx.Response) -> tuple[int, str, str | None]:
@@ -140,7 +141,7 @@ def test_what_is_too_long_is_refused_or_cut(client: openai.OpenAI, local: Encode
     ],
 )
 def test_bad_embeddings_requests(served: Served, fields: dict[str, Any], message: str) -> None:
-    response = httpx.post(
+    response = patience.post(
         f"{served.url}/v1/embeddings",
         content=json.dumps(fields).encode(),
         headers={"content-type": "application/json"},
@@ -244,14 +245,14 @@ def test_a_server_with_encoders_only(folder: Path) -> None:
 
 def test_models_health_and_metrics_know_them(served: Served, client: openai.OpenAI) -> None:
     client.embeddings.create(model="tiny-embedder", input=["w1", "w2 w3"])
-    listed = {model["id"]: model for model in httpx.get(f"{served.url}/v1/models").json()["data"]}
+    listed = {model["id"]: model for model in patience.get(f"{served.url}/v1/models").json()["data"]}
     assert {name: model["kind"] for name, model in listed.items()} == {
         "tiny-embedder": "embedding", "tiny-reranker": "reranker", served.model.name: "decoder",
     }  # fmt: skip
     assert listed["tiny-embedder"]["max_model_len"] == 32
     assert client.models.retrieve("tiny-reranker").id == "tiny-reranker"
-    assert set(httpx.get(f"{served.url}/health").json()["models"]) == set(listed)
-    metrics = httpx.get(f"{served.url}/metrics").text
+    assert set(patience.get(f"{served.url}/health").json()["models"]) == set(listed)
+    metrics = patience.get(f"{served.url}/metrics").text
     assert 'edgeai_encoder_requests_total{model_name="tiny-embedder"}' in metrics
     assert 'edgeai_encoder_requests_waiting{model_name="tiny-reranker"} 0.0' in metrics
     assert 'edgeai_http_requests_total{route="/v1/embeddings",status="200"}' in metrics

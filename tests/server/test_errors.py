@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from edgeai.server.body_budget import BodyBudget
+from tests.fixtures import patience
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
 
@@ -39,7 +40,7 @@ def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def post(served: Served, path: str, **fields: Any) -> httpx.Response:
-    return httpx.post(served.url + path, json=fields)
+    return patience.post(served.url + path, json=fields)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_completions_that_cannot_be_answered(served: Served, fields: dict[str, A
     ],
 )
 def test_bodies_that_are_not_json(served: Served, body: bytes, code: str) -> None:
-    error = refusal(httpx.post(served.url + CHAT, content=body, headers=JSON), 400)
+    error = refusal(patience.post(served.url + CHAT, content=body, headers=JSON), 400)
     assert error["code"] == code
 
 
@@ -164,29 +165,29 @@ def test_bodies_that_are_not_json(served: Served, body: bytes, code: str) -> Non
     ],
 )
 def test_half_characters_are_refused_and_can_be_quoted(served: Served, body: bytes) -> None:
-    refusal(httpx.post(served.url + CHAT, content=body, headers=JSON), 400)
+    refusal(patience.post(served.url + CHAT, content=body, headers=JSON), 400)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_a_body_must_be_declared_as_json(served: Served, kind: str) -> None:
     """Forms and plain text may be sent by any web page without asking; JSON may not."""
     content = b'{"messages": [{"role": "user", "content": "Hello"}]}'
-    answer = httpx.post(served.url + CHAT, content=content, headers={"content-type": kind} if kind else {})
+    answer = patience.post(served.url + CHAT, content=content, headers={"content-type": kind} if kind else {})
     assert "application/json" in refusal(answer, 415)["message"]
 
 
 def test_content_types_may_have_parameters(served: Served) -> None:
     content = b'{"messages": [{"role": "user", "content": "Hello"}]}'
     headers = {"content-type": "Application/JSON; charset=utf-8"}
-    assert httpx.post(served.url + CHAT, content=content, headers=headers).status_code == 200
+    assert patience.post(served.url + CHAT, content=content, headers=headers).status_code == 200
 
 
 def test_bodies_have_a_limit() -> None:
     with serving(ScriptedModel(), bodies=BodyBudget(each=1000)) as served:
         large = b'{"messages": "' + b"a" * 1000 + b'"}'
-        declared = httpx.post(served.url + CHAT, content=large, headers=JSON)
+        declared = patience.post(served.url + CHAT, content=large, headers=JSON)
         assert "1000 bytes" in refusal(declared, 413)["message"]
-        chunked = httpx.post(served.url + CHAT, content=iter([large]), headers=JSON)
+        chunked = patience.post(served.url + CHAT, content=iter([large]), headers=JSON)
         assert refusal(chunked, 413)["code"] == "request_too_large"
         assert post(served, CHAT, messages=HELLO).status_code == 200
 
@@ -203,7 +204,7 @@ def test_prompts_longer_than_the_context(served: Served, path: str, stream: bool
 
 
 def test_models_that_are_not_there(served: Served) -> None:
-    for answer in (post(served, CHAT, messages=HELLO, model="gpt-5"), httpx.get(served.url + "/v1/models/gpt-5")):
+    for answer in (post(served, CHAT, messages=HELLO, model="gpt-5"), patience.get(served.url + "/v1/models/gpt-5")):
         error = refusal(answer, 404)
         assert (error["code"], error["param"]) == ("model_not_found", "model")
         assert "gpt-5" in error["message"]
@@ -218,8 +219,8 @@ def test_names_of_the_default_model(served: Served, name: str | None) -> None:
 
 
 def test_addresses_and_methods_that_do_not_exist(served: Served) -> None:
-    assert refusal(httpx.get(served.url + "/v2/chat"), 404)["code"] == "unknown_url"
-    wrong = httpx.put(served.url + "/v1/models")
+    assert refusal(patience.get(served.url + "/v2/chat"), 404)["code"] == "unknown_url"
+    wrong = patience.put(served.url + "/v1/models")
     assert refusal(wrong, 405)["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "GET"
 

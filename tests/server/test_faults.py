@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from edgeai.errors import Overloaded
 from edgeai.server import streaming
+from tests.fixtures import patience
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
 
@@ -43,9 +42,9 @@ def test_a_client_that_leaves_frees_its_slot(stream: bool) -> None:
         body = {"messages": HELLO, "stream": stream}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(chat_url(served), json=body, timeout=httpx.Timeout(5, read=0.3 if not stream else 0.01))
-        assert served.eventually(lambda: served.model.running == 0, 1)
-        metrics = httpx.get(f"{served.url}/metrics").text
-        assert 'edgeai_http_requests_total{route="/v1/chat/completions",status="499"} 1.0' in metrics
+        left = 'edgeai_http_requests_total{route="/v1/chat/completions",status="499"} 1.0'
+        assert served.eventually(lambda: left in patience.get(f"{served.url}/metrics").text)
+        assert served.eventually(lambda: served.model.running == 0)
 
 
 def test_a_client_that_leaves_the_queue_is_forgotten() -> None:
@@ -54,9 +53,9 @@ def test_a_client_that_leaves_the_queue_is_forgotten() -> None:
             next(iter(first))
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(chat_url(served), json={"messages": HELLO}, timeout=0.3)
-            assert served.eventually(lambda: served.model.waiting == 0, 1)
+            assert served.eventually(lambda: served.model.waiting == 0)
             assert served.model.running == 1
-        assert served.eventually(lambda: served.model.running == 0, 1)
+        assert served.eventually(lambda: served.model.running == 0)
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:
@@ -66,7 +65,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
     ):
         next(iter(running))
         for stream in (False, True):
-            refused = httpx.post(chat_url(served), json={"messages": HELLO, "stream": stream})
+            refused = patience.post(chat_url(served), json={"messages": HELLO, "stream": stream})
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "7"
             assert refused.json()["error"]["code"] == "overloaded"
@@ -83,22 +82,16 @@ def test_samples_wait_for_each_other_when_the_queue_is_full() -> None:
 
 
 def test_samples_start_when_the_prompt_has_been_read() -> None:
-    with serving(ScriptedModel(Script(text="abc", prefill=0.3))) as served:
-        answer = threading.Thread(
-            target=lambda: client(served).chat.completions.create(model="", messages=HELLO, n=3, seed=2**63 - 2)
-        )
-        answer.start()
-        assert served.eventually(lambda: len(served.model.seen) == 1)
-        time.sleep(0.1)
-        assert len(served.model.seen) == 1
-        answer.join()
+    with serving(ScriptedModel(Script(text="abc", prefill=0.1))) as served:
+        client(served).chat.completions.create(model="", messages=HELLO, n=3, seed=2**63 - 2)
+    assert [generated > 0 for generated in served.model.generated_before] == [False, True, True]
     assert [params.seed for _, params in served.model.seen] == [2**63 - 2, 2**63 - 1, 0]
 
 
 def test_a_failure_before_the_first_token_has_its_status(caplog: pytest.LogCaptureFixture) -> None:
     with serving(ScriptedModel(Script(fail_after=0))) as served:
         for stream in (False, True):
-            answer = httpx.post(chat_url(served), json={"messages": HELLO, "stream": stream})
+            answer = patience.post(chat_url(served), json={"messages": HELLO, "stream": stream})
             assert answer.status_code == 500
             assert answer.json()["error"]["type"] == "server_error"
             assert "secret detail" not in answer.text
@@ -107,7 +100,7 @@ def test_a_failure_before_the_first_token_has_its_status(caplog: pytest.LogCaptu
 
 def test_a_failure_in_the_middle_of_a_stream_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with serving(ScriptedModel(Script(text="Hello", fail_after=3))) as served:
-        with httpx.stream("POST", chat_url(served), json={"messages": HELLO, "stream": True}) as answer:
+        with patience.stream("POST", chat_url(served), json={"messages": HELLO, "stream": True}) as answer:
             assert answer.status_code == 200
             seen = events(answer)
         text = "".join(event["choices"][0]["delta"].get("content") or "" for event in seen[:-1])
@@ -116,14 +109,14 @@ def test_a_failure_in_the_middle_of_a_stream_is_told(caplog: pytest.LogCaptureFi
         assert "secret detail" not in json.dumps(seen)
         with pytest.raises(openai.APIError, match="the server failed"):
             list(client(served).chat.completions.create(model="", messages=HELLO, stream=True))
-        metrics = httpx.get(f"{served.url}/metrics").text
+        metrics = patience.get(f"{served.url}/metrics").text
         assert 'edgeai_http_requests_total{route="/v1/chat/completions",status="500"} 2.0' in metrics
     assert "secret detail" in caplog.text
 
 
 def test_one_failed_sample_ends_the_request(caplog: pytest.LogCaptureFixture) -> None:
     with serving(ScriptedModel(Script(text="Hello", fail_after=3, failure=Overloaded("too much")))) as served:
-        answer = httpx.post(chat_url(served), json={"messages": HELLO, "n": 3})
+        answer = patience.post(chat_url(served), json={"messages": HELLO, "n": 3})
         assert answer.status_code == 503
         assert served.model.running == 0
 
@@ -131,7 +124,7 @@ def test_one_failed_sample_ends_the_request(caplog: pytest.LogCaptureFixture) ->
 def test_long_waits_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "KEEP_ALIVE_SECONDS", 0.05)
     with serving(ScriptedModel(Script(text="abc", prefill=0.5))) as served:
-        with httpx.stream("POST", chat_url(served), json={"messages": HELLO, "stream": True}) as answer:
+        with patience.stream("POST", chat_url(served), json={"messages": HELLO, "stream": True}) as answer:
             lines = list(answer.iter_lines())
         assert lines.count(": waiting") >= 3
         assert lines[-2] == "data: [DONE]"
@@ -145,7 +138,7 @@ def text_of(model: openai.OpenAI) -> list[str]:
 
 def test_a_stopping_server_finishes_what_runs() -> None:
     with ThreadPoolExecutor() as pool, serving(ScriptedModel(Script(text="x" * 50, delay=0.02))) as served:
-        whole = pool.submit(httpx.post, chat_url(served), json={"messages": HELLO}, timeout=30)
+        whole = pool.submit(patience.post, chat_url(served), json={"messages": HELLO})
         stream = pool.submit(text_of, client(served))
         assert served.eventually(lambda: served.model.running == 2)
     assert whole.result().json()["choices"][0]["message"]["content"] == "x" * 50
@@ -157,7 +150,7 @@ def test_after_the_grace_period_clients_are_told() -> None:
     with ThreadPoolExecutor() as pool, serving(ScriptedModel(ENDLESS), grace=1) as served:
         stream = pool.submit(text_of, client(served))
         assert served.eventually(lambda: served.model.running == 1)
-        waiting = pool.submit(httpx.post, chat_url(served), json={"messages": HELLO}, timeout=30)
+        waiting = pool.submit(patience.post, chat_url(served), json={"messages": HELLO})
         assert served.eventually(lambda: served.model.waiting == 1)
     assert waiting.result().status_code == 503
     assert waiting.result().json()["error"]["message"].startswith("the server is shutting down")
@@ -174,9 +167,9 @@ def test_slow_readers_do_not_hold_slots() -> None:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect(("127.0.0.1", httpx.URL(served.url).port or 0))
         reader.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-        assert served.eventually(lambda: served.model.generated > 20_000 and served.model.running == 0, 30)
+        assert served.eventually(lambda: served.model.generated > 20_000 and served.model.running == 0)
         assert len(served.server.server_state.tasks) == 1  # the answer is still being sent
-        quick = httpx.post(chat_url(served), json={"messages": HELLO, "max_tokens": 5}, timeout=5)
+        quick = patience.post(chat_url(served), json={"messages": HELLO, "max_tokens": 5})
         assert quick.json()["choices"][0]["message"]["content"] == "xxxxx"
         assert served.eventually(lambda: len(served.server.server_state.tasks) == 1)
 
@@ -184,9 +177,9 @@ def test_slow_readers_do_not_hold_slots() -> None:
 def test_logs_have_no_text(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with serving(ScriptedModel(Script(text="private answer"))) as served:
-        httpx.post(chat_url(served), json={"messages": [{"role": "user", "content": "private question"}]})
-        httpx.get(served.url + "/private-address")
-        metrics = httpx.get(served.url + "/metrics").text
+        patience.post(chat_url(served), json={"messages": [{"role": "user", "content": "private question"}]})
+        patience.get(served.url + "/private-address")
+        metrics = patience.get(served.url + "/metrics").text
     own = [record.getMessage() for record in caplog.records if record.name.startswith(("edgeai", "uvicorn"))]
     assert any(line.startswith("POST /v1/chat/completions 200") and "+15 tokens" in line for line in own)
     assert not any("private" in line for line in [*own, metrics])

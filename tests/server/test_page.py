@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.fixtures import patience
 from tests.server.scripted import ScriptedModel
 from tests.server.serving import serving
 
@@ -17,7 +18,7 @@ from tests.server.serving import serving
 @pytest.fixture(scope="module")
 def page() -> Iterator[httpx.Response]:
     with serving(ScriptedModel()) as served:
-        yield httpx.get(served.url)
+        yield patience.get(served.url)
 
 
 def test_the_policy_allows_exactly_the_page_itself(page: httpx.Response) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from edgeai.config import ServerSettings
@@ -23,6 +22,8 @@ from edgeai.package.store import Store
 from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import find_package
 from edgeai.server.serve import serve
+from tests.fixtures import patience
+from tests.fixtures.patience import PATIENCE
 from tests.server.float_model import float_package
 
 PROGRAM = """
@@ -73,7 +74,7 @@ def test_start_ask_stop(package: Package, tmp_path: Path, stop: signal.Signals) 
     with running(package, tmp_path) as (process, said):
         url = url_in(said)
         assert f"Open {url}/ in a browser" in said
-        answer = httpx.post(
+        answer = patience.post(
             f"{url}/v1/chat/completions",
             json={"messages": [{"role": "user", "content": "secret question"}], "max_tokens": 5},
         )
@@ -81,7 +82,7 @@ def test_start_ask_stop(package: Package, tmp_path: Path, stop: signal.Signals) 
         assert "server" not in answer.headers
         assert "date" in answer.headers
         process.send_signal(stop)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == (0 if stop == signal.SIGINT else -signal.SIGTERM)
     assert output == ""
     assert "POST /v1/chat/completions 200" in errors
@@ -97,14 +98,14 @@ def test_only_a_server_that_died_is_checked_again(package: Package, tmp_path: Pa
         with running(package, tmp_path, check="changed") as (process, said):
             checked.append("checking tiny with" in said)
             process.send_signal(stop)
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE)
     assert checked == [True, stop == signal.SIGKILL]
 
 
 def cached_tokens(url: str) -> int:
     """Ask the long question; how much of it had not to be read."""
     body = {"prompt": "Tell me all about wells, and about water. " * 12, "max_tokens": 3, "temperature": 0}
-    usage = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["usage"]
+    usage = patience.post(f"{url}/v1/completions", json=body).json()["usage"]
     assert usage["prompt_tokens"] > 400
     return int(usage["prompt_tokens_details"]["cached_tokens"])
 
@@ -114,7 +115,7 @@ def test_what_was_read_is_not_read_again_after_the_power_is_cut(package: Package
         assert cached_tokens(url_in(said)) == 0
         assert cached_tokens(url_in(said)) > 400
         kept = tmp_path / ".local/share/edgeai/kv"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while len(list(kept.rglob("*.kv"))) < 13 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import httpx
 import pytest
 
 from edgeai.config import ServerSettings
@@ -15,7 +14,9 @@ from edgeai.package.store import Store
 from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import find_packages
 from edgeai.server.serve import make_server
+from tests.fixtures import patience
 from tests.fixtures.encoders import WIDTH, encoder_package
+from tests.fixtures.patience import PATIENCE
 from tests.server.float_model import float_package
 
 
@@ -69,16 +70,16 @@ def test_all_of_them_answer(store: Store) -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             body = {"model": "tiny-embedder", "input": "w1 w2"}
-            answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=30).json()
+            answer = patience.post(f"{url}/v1/embeddings", json=body).json()
             assert len(answer["data"][0]["embedding"]) == WIDTH
             body = {"query": "w1", "documents": ["w2", "w3"]}
-            assert len(httpx.post(f"{url}/v1/rerank", json=body, timeout=30).json()["results"]) == 2
+            assert len(patience.post(f"{url}/v1/rerank", json=body).json()["results"]) == 2
             body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
-            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).json()
+            answer = patience.post(f"{url}/v1/chat/completions", json=body).json()
             assert answer["model"] == "tiny"
         finally:
             server.should_exit = True
-            thread.join(timeout=30)
+            thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 

@@ -22,6 +22,7 @@ from edgeai.sources.snapshot import Snapshot, SnapshotCache
 from tests.fixtures.checkpoints import tiny_checkpoint
 from tests.fixtures.gguf_files import tiny_llama
 from tests.fixtures.hub_server import HubServer, Repository, git_sha1, sha256
+from tests.fixtures.patience import PATIENCE
 
 REPO = "someone/tiny"
 COMMIT = Repository({}).commit
@@ -329,7 +330,7 @@ def test_two_processes_at_once(hub_server: HubServer, tmp_path: Path) -> None:
     hub_server.delay = 0.2
     command = [sys.executable, "-c", FETCH, REPO, COMMIT, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("waiting for another download" in output for output in outputs) == 1
     assert len([seen for seen in hub_server.gets("model.safetensors") if seen.host == "cdn"]) == 1

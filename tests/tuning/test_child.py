@@ -14,6 +14,7 @@ from edgeai.errors import TrialFailed
 from edgeai.package.package import Package
 from edgeai.tuning.child import Child
 from edgeai.tuning.profile import Golden
+from tests.fixtures.patience import PATIENCE
 from tests.tuning.conftest import Misbehaviour
 
 SETTINGS = EngineSettings(threads=1, max_rows=2, kv_budget_bytes=1 << 24)
@@ -25,11 +26,11 @@ def children() -> list[int]:
 
 
 def test_a_child_answers_and_goes(package: Package) -> None:
-    with Child(package.path, SETTINGS, timeout=60) as child:
-        answer = child.ask(ASK, timeout=30)
+    with Child(package.path, SETTINGS, timeout=PATIENCE) as child:
+        answer = child.ask(ASK, timeout=PATIENCE)
         assert len(answer["tokens"]) >= 1
         assert answer["gap"] < 1e-3
-        assert child.ask(ASK, timeout=30)["tokens"] == answer["tokens"]
+        assert child.ask(ASK, timeout=PATIENCE)["tokens"] == answer["tokens"]
         assert child.private_bytes > 10_000_000
         (pid,) = children()
         assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"  # killed before a server is
@@ -49,48 +50,49 @@ def test_a_child_answers_and_goes(package: Package) -> None:
 def test_deaths_while_loading(package: Package, misbehaviour: Misbehaviour, act: str, seen: str) -> None:
     misbehaviour.when(act)
     with pytest.raises(TrialFailed, match=seen):
-        Child(package.path, SETTINGS, timeout=60, worker=misbehaviour.worker)
+        Child(package.path, SETTINGS, timeout=PATIENCE, worker=misbehaviour.worker)
     assert not children()
 
 
 def test_a_death_while_answering(package: Package, misbehaviour: Misbehaviour) -> None:
     misbehaviour.when("SIGILL when answering")
-    with Child(package.path, SETTINGS, timeout=60, worker=misbehaviour.worker) as child:
+    with Child(package.path, SETTINGS, timeout=PATIENCE, worker=misbehaviour.worker) as child:
         with pytest.raises(TrialFailed, match="answering ended in an illegal instruction"):
-            child.ask(ASK, timeout=30)
+            child.ask(ASK, timeout=PATIENCE)
         with pytest.raises(TrialFailed, match="answering ended in an illegal instruction"):
-            child.ask(ASK, timeout=30)  # a second question does not break the pipe on us
+            child.ask(ASK, timeout=PATIENCE)  # a second question does not break the pipe on us
 
 
 @pytest.mark.parametrize("act", ["hang", "hang when answering"])
 def test_hangs_end_in_time_and_leave_no_process(package: Package, misbehaviour: Misbehaviour, act: str) -> None:
     misbehaviour.when(act)
     started = time.monotonic()
+    loading = PATIENCE if "answering" in act else 2
     with (
         pytest.raises(TrialFailed, match="took more than"),
-        Child(package.path, SETTINGS, timeout=60 if "answering" in act else 2, worker=misbehaviour.worker) as child,
+        Child(package.path, SETTINGS, timeout=loading, worker=misbehaviour.worker) as child,
     ):
         child.ask(ASK, timeout=2)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < PATIENCE
     assert not children()
 
 
 def test_what_is_no_answer(package: Package, misbehaviour: Misbehaviour) -> None:
     misbehaviour.when("garbage")
     with (
-        Child(package.path, SETTINGS, timeout=60, worker=misbehaviour.worker) as child,
+        Child(package.path, SETTINGS, timeout=PATIENCE, worker=misbehaviour.worker) as child,
         pytest.raises(TrialFailed, match="answering gave"),
     ):
-        child.ask(ASK, timeout=30)
+        child.ask(ASK, timeout=PATIENCE)
 
 
 def test_refusals_come_as_they_are(package: Package, tmp_path: Path) -> None:
     with pytest.raises(TrialFailed, match="no package at"):
-        Child(tmp_path / "nothing", SETTINGS, timeout=60)
-    with Child(package.path, SETTINGS, timeout=60) as child:
+        Child(tmp_path / "nothing", SETTINGS, timeout=PATIENCE)
+    with Child(package.path, SETTINGS, timeout=PATIENCE) as child:
         with pytest.raises(TrialFailed, match="there is no task 'dance'"):
-            child.ask({"task": "dance"}, timeout=30)
-        assert child.ask(ASK, timeout=30)["tokens"]  # and it still answers
+            child.ask({"task": "dance"}, timeout=PATIENCE)
+        assert child.ask(ASK, timeout=PATIENCE)["tokens"]  # and it still answers
 
 
 def test_what_libraries_print_is_no_answer(package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,5 +105,5 @@ def test_what_libraries_print_is_no_answer(package: Package, monkeypatch: pytest
         "    worker.do = lambda *a: (print('hello from a library', flush=True), real(*a))[1]\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ".")]))
-    with Child(package.path, SETTINGS, timeout=60) as child:
-        assert child.ask(ASK, timeout=30)["tokens"]
+    with Child(package.path, SETTINGS, timeout=PATIENCE) as child:
+        assert child.ask(ASK, timeout=PATIENCE)["tokens"]
