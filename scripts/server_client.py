@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,29 +24,70 @@ SAMPLING = {
 TIMEOUT_SECONDS = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """An answer as it came."""
+    """An answer as it came. Moments are those of time.perf_counter()."""
 
-    text: str
-    first_token: float  # time.perf_counter() at the first piece of text
-    last_token: float  # and at the last
-    prompt_tokens: int
-    tokens: int  # of the answer
+    sent: float
+    pieces: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of each piece of text, about one a token
+    usage: Mapping[str, Any] = field(default_factory=dict)  # as the server counted; empty until an answer's end
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def first_token(self) -> float:
+        return self.times[0]
+
+    @property
+    def last_token(self) -> float:
+        return self.times[-1]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return int(self.usage.get("prompt_tokens", 0))
+
+    @property
+    def cached_tokens(self) -> int:
+        """Those of the prompt that needed no computing."""
+        return int((self.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0))
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer."""
+        return int(self.usage.get("completion_tokens", 0))
 
 
-def chat(base_url: str, text: str, *, max_tokens: int, seed: int = 1, **fields: Any) -> Reply:
-    """One question, its answer streamed. Raises `RuntimeError` for any other status than 200."""
+def chat(
+    base_url: str,
+    text: str,
+    *,
+    max_tokens: int,
+    seed: int = 1,
+    key: str = "any",
+    hang_up: Event | None = None,
+    **fields: Any,
+) -> Reply:
+    """One question, its answer streamed; as far as it came, when `hang_up` is set.
+
+    Raises `RuntimeError` for any other status than 200 and for a stream that tells of an error or ends early, OSError
+    and http.client.HTTPException when the server is gone.
+    """
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": max_tokens, "seed": seed}
     body |= SAMPLING | {"stream": True, "stream_options": {"include_usage": True}} | fields
     address = urlsplit(base_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        reply = Reply(time.perf_counter())
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         response = connection.getresponse()
         if response.status != 200:
             raise RuntimeError(f"{base_url} answered {response.status}: {response.read()!r}")
-        return _read(response)
+        _read(response, reply, hang_up or Event())
+        return reply
     finally:
         connection.close()
 
@@ -60,19 +102,27 @@ def chats(base_url: str, texts: Sequence[str], *, max_tokens: int, seed: int = 1
         return [reply.result() for reply in asked]
 
 
-def _read(response: http.client.HTTPResponse) -> Reply:
-    pieces: list[str] = []
-    times: list[float] = []
-    usage = {"prompt_tokens": 0, "completion_tokens": 0}
-    for line in response:
-        if not line.startswith(b"data: {"):
-            continue
-        event = json.loads(line[len(b"data: ") :])
-        usage = event.get("usage") or usage
+def _read(response: http.client.HTTPResponse, reply: Reply, hang_up: Event) -> None:
+    for event in _events(response):
+        now = time.perf_counter()
+        if hang_up.is_set():
+            return
+        if "error" in event:
+            raise RuntimeError(f"a stream told of an error: {event['error']!r}")
+        reply.usage = event.get("usage") or reply.usage
         for choice in event["choices"]:
-            piece = choice["delta"].get("content")
-            if piece:
-                pieces.append(piece)
-                times.append(time.perf_counter())
-    times = times or [time.perf_counter()]  # a model may have nothing to say
-    return Reply("".join(pieces), times[0], times[-1], usage["prompt_tokens"], usage["completion_tokens"])
+            if piece := choice["delta"].get("content"):
+                reply.pieces.append(piece)
+                reply.times.append(now)
+    if not reply.times:  # a model may have nothing to say
+        reply.times.append(time.perf_counter())
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Server-sent events up to the last one. Raises `RuntimeError` when the stream ends before."""
+    for line in response:
+        if line.startswith(b"data: [DONE]"):
+            return
+        if line.startswith(b"data: "):
+            yield json.loads(line[len(b"data: ") :])
+    raise RuntimeError("a stream ended early")
