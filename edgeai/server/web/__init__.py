@@ -1,1 +1,1 @@
-"""The page at `/`: one file, served with everything it needs."""
+"""The page at `/`: plain files, served by the board itself."""
