@@ -208,6 +208,8 @@ class Model(_LoadedModel):
                     yield chunk
                     if chunk.finish_reason is not None:
                         return
+                if "" in self._engine.failures:
+                    raise self._engine.failures.pop("")
         finally:
             self._engine.cancel("")
 

@@ -107,6 +107,7 @@ class AsyncEngine:
                 self._fail_all(error)
             else:
                 self._deliver(outputs)
+                self._deliver_failures()
         self._end()
 
     def _end(self) -> None:
@@ -150,6 +151,11 @@ class AsyncEngine:
         for request_id, output in outputs:
             news[request_id].append(output)
         self._send(news)
+
+    def _deliver_failures(self) -> None:
+        if self._engine.failures:
+            self._send({request_id: [error] for request_id, error in self._engine.failures.items()})
+            self._engine.failures.clear()
 
     def _send(self, events: dict[str, list[Event]]) -> None:
         """Wake each event loop once for all its streams."""

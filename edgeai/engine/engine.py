@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
+from edgeai.engine.constraint import Mask, MaskWorker, RowMasks
 from edgeai.engine.governor import Governor
 from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.load_runner import load_runner
@@ -21,24 +23,27 @@ from edgeai.engine.sampler import logprobs, sample
 from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.scores import with_scores_that_fit
 from edgeai.engine.sequence import Sequence
-from edgeai.engine.speculative import DraftPlanner
+from edgeai.engine.speculative import Draft, DraftPlanner, DraftRow
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.engine.warm_up import settle
-from edgeai.errors import InvalidInput, OutOfMemory, Overloaded
+from edgeai.errors import EdgeaiError, InvalidInput, OutOfMemory, Overloaded
 from edgeai.onnx_session import Interrupted
 
 RESTORE_POLL_SECONDS = 0.02  # how long cancellations and new requests may wait for blocks that are being restored
+
+NO_DRAFT = Draft([], 0.0)
 
 Outputs = list[tuple[str, TokenOutput]]  # request id and its new token
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """A sequence that is due a token, its logits [1 + draft, vocab_size], and the draft that they verify."""
+    """A sequence that is due a token, its logits [1 + draft, vocab_size], the draft that they verify, and its masks."""
 
     sequence: Sequence
     logits: Logits
-    draft: list[int] = field(default_factory=list)
+    draft: Draft
+    masks: RowMasks
 
 
 class Engine:
@@ -70,6 +75,8 @@ class Engine:
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape, store)
         self.memory = MemoryControl(governor, self.scheduler, self.runner, self.context_length)
         self.drafts = DraftPlanner(self.settings.draft_tokens)
+        self.masks = MaskWorker()
+        self.failures: dict[str, EdgeaiError] = {}  # requests that ended without a last token; whoever steps takes them
         self._sequences: dict[str, Sequence] = {}
         self._prompt_tokens = self._generated_tokens = self._hit_tokens = 0
         self._drafted_tokens = self._accepted_tokens = 0
@@ -124,6 +131,7 @@ class Engine:
         self.scheduler.computed(plan, [len(outputs) for _, outputs in chosen[: len(plan.decode)]])
         for job, (_, outputs) in zip(due, chosen, strict=True):
             self._verified(job, len(outputs) - 1)
+        self._fail(due)
         return [(seq.request_id, self._update(seq, output)) for seq, outputs in chosen for output in outputs]
 
     def stats(self) -> EngineStats:
@@ -147,51 +155,63 @@ class Engine:
         prefill = plan.prefill
         if prefill is not None and prefill.slot is not None:
             stop = prefill.computed + plan.chunk
-            started = time.perf_counter()
-            chunk = prefill.tokens[prefill.computed : stop]
-            logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
-            self.scheduler.chunks.measured(plan.chunk, time.perf_counter() - started)
-            if stop == len(prefill.tokens):
-                due.append(_Due(prefill, logits[None]))
+            ends = stop == len(prefill.tokens)
+            with self.masks.beside([(prefill.constraint, ())] if ends else []) as masks:
+                started = time.perf_counter()
+                chunk = prefill.tokens[prefill.computed : stop]
+                logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
+                self.scheduler.chunks.measured(plan.chunk, time.perf_counter() - started)
+            if ends:
+                due.append(_Due(prefill, logits[None], NO_DRAFT, *masks.rows))
         return due
 
     def _decode(self, sequences: Tokens[Sequence]) -> list[_Due]:
         """One run over the newest token of every row, and over drafts of the next ones where they pay."""
         drafts = self._draft(sequences)
+        constrained = [(seq.constraint, draft.tokens) for seq, draft in zip(sequences, drafts, strict=True)]
+        with self.masks.beside(constrained) as masks:
+            logits = self._decode_rows(sequences, drafts)
+        return [_Due(*parts) for parts in zip(sequences, logits, drafts, masks.rows, strict=True)]
+
+    def _decode_rows(self, sequences: Tokens[Sequence], drafts: Tokens[Draft]) -> list[Logits]:
+        """Logits [1 + draft, vocab_size] of each row."""
         lengths = [sequence.computed for sequence in sequences]
         adapters = [sequence.adapter for sequence in sequences]
         started = time.perf_counter()
-        if any(drafts):
-            rows = [[sequence.tokens[-1], *draft] for sequence, draft in zip(sequences, drafts, strict=True)]
+        if any(draft.tokens for draft in drafts):
+            rows = [[sequence.tokens[-1], *draft.tokens] for sequence, draft in zip(sequences, drafts, strict=True)]
             logits = self.runner.verify(rows, lengths, adapters)
         else:
             newest = [sequence.tokens[-1] for sequence in sequences]
             logits = [row[None] for row in self.runner.decode(newest, lengths, adapters)]
         positions = len(sequences) * max(len(row) for row in logits)
         self.drafts.costs.measured(positions, time.perf_counter() - started)
-        return [_Due(*parts) for parts in zip(sequences, logits, drafts, strict=True)]
+        return logits
 
-    def _draft(self, sequences: Tokens[Sequence]) -> list[list[int]]:
+    def _draft(self, sequences: Tokens[Sequence]) -> list[Draft]:
         if not self.drafts.most:
-            return [[] for _ in sequences]
+            return [NO_DRAFT for _ in sequences]
         rows = []
         for sequence in sequences:
             left = min(
-                self.drafts.most,
                 sequence.params.max_tokens - len(sequence.output) - 1,
                 self.context_length - len(sequence.tokens) - 1,
             )
-            rows.append((sequence.tokens, sequence.drafter, left))
+            rows.append(DraftRow(sequence.tokens, sequence.drafter, left, sequence.constraint))
         drafts = zip(sequences, self.drafts.plan(rows), strict=True)
-        return [draft[: self.scheduler.reserve_draft(sequence, len(draft))] for sequence, draft in drafts]
+        reserve = self.scheduler.reserve_draft
+        return [draft.cut(reserve(sequence, len(draft.tokens))) for sequence, draft in drafts]
 
     def _sample(self, due: _Due) -> list[TokenOutput]:
         """The next token, and those behind it for as long as the draft is right: each as if it were sampled alone."""
+        if isinstance(due.masks, EdgeaiError):
+            return []
         tokens, before = due.sequence.tokens, len(due.sequence.tokens)
+        masks: Tokens[Mask | None] = due.masks or [None] * len(due.logits)
         outputs: list[TokenOutput] = []
         try:
-            for logits, drafted in zip(due.logits, [*due.draft, None], strict=True):
-                outputs.append(self._sample_one(logits, due.sequence))
+            for logits, mask, drafted in zip(due.logits, masks, [*due.draft.tokens, None], strict=True):
+                outputs.append(self._sample_one(logits, due.sequence, mask))
                 if outputs[-1].finish_reason is not None or outputs[-1].token_id != drafted:
                     break
                 tokens.append(drafted)
@@ -200,13 +220,22 @@ class Engine:
         return outputs
 
     def _verified(self, due: _Due, accepted: int) -> None:
-        if due.draft:
-            due.sequence.drafter.verified(len(due.draft), accepted)
-            self._drafted_tokens += len(due.draft)
-            self._accepted_tokens += accepted
+        if not due.draft.tokens or accepted < 0:
+            return
+        if not due.draft.forced:
+            due.sequence.drafter.verified(len(due.draft.tokens), accepted)
+        self._drafted_tokens += len(due.draft.tokens)
+        self._accepted_tokens += accepted
 
-    def _sample_one(self, logits: Logits, sequence: Sequence) -> TokenOutput:
-        token = sample(logits, sequence)
+    def _fail(self, due: Iterable[_Due]) -> None:
+        """End the sequences whose masks could not be computed."""
+        for job in due:
+            if isinstance(job.masks, EdgeaiError):
+                self.failures[job.sequence.request_id] = job.masks
+                self.cancel(job.sequence.request_id)
+
+    def _sample_one(self, logits: Logits, sequence: Sequence, mask: Mask | None) -> TokenOutput:
+        token = sample(logits, sequence, mask)
         cached = sequence.cached_tokens
         if sequence.params.logprobs is None:
             return TokenOutput(token, finish_reason=self._finish(token, sequence), cached_tokens=cached)
@@ -215,7 +244,8 @@ class Engine:
 
     def _finish(self, token: int, sequence: Sequence) -> FinishReason | None:
         params = sequence.params
-        if token in params.stop_token_ids or (token in self.shape.eos_token_ids and not params.ignore_eos):
+        ignored = params.ignore_eos and params.grammar is None  # where a grammar allows the end, it is the end
+        if token in params.stop_token_ids or (token in self.shape.eos_token_ids and not ignored):
             return FinishReason.STOP
         length = len(sequence.tokens) + 1
         if length - sequence.prompt_tokens >= params.max_tokens or length >= self.context_length:
@@ -228,6 +258,8 @@ class Engine:
             self._hit_tokens += sequence.cached_tokens
         self._generated_tokens += 1
         sequence.tokens.append(output.token_id)
+        if sequence.constraint is not None:
+            sequence.constraint.commit(output.token_id)
         if output.finish_reason is not None:
             del self._sequences[sequence.request_id]
             self.scheduler.remove(sequence)

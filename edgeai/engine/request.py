@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from edgeai.engine.constraint import Grammar
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended."""
@@ -21,7 +23,7 @@ class SamplingParams:
 
     `temperature` 0 means greedy. Penalties follow their usual definitions: repetition (Keskar et al. 2019, CTRL)
     divides or multiplies logits of tokens seen in prompt or output; presence and frequency (OpenAI) are subtracted
-    for tokens seen in the output. The order is bias, penalties, temperature, top-k, top-p, min-p.
+    for tokens seen in the output. The order is grammar, bias, penalties, temperature, top-k, top-p, min-p.
     """
 
     max_tokens: int = 256
@@ -37,6 +39,7 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()  # in addition to the model's own end tokens
     ignore_eos: bool = False
     logprobs: int | None = None  # None: none; n: of the chosen token and the n most likely ones
+    grammar: Grammar | None = None  # what may be said; the end token only where it is complete, and then it ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Choosing a token from logits: bias, penalties, temperature, top-k, top-p, min-p, and a draw that can be repeated.
+"""Choosing a token from logits: grammar, bias, penalties, temperature, top-k, top-p, min-p, and a draw that can be
+repeated.
 
 The draw for position i of a request depends on its seed and on i alone (Philox, Salmon et al. 2011, is a function of
 key and counter), so batching, caching and preemption cannot change a sampled text.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeai.engine.constraint import Mask
 from edgeai.engine.request import SamplingParams, TokenLogprob
 from edgeai.engine.sequence import Sequence
 
@@ -16,10 +18,12 @@ Logits = NDArray[np.float32]  # [vocab_size]
 SHORTLIST = 1024  # candidates that are sorted first; the rest only when top-p reaches past them
 
 
-def sample(logits: Logits, sequence: Sequence) -> int:
-    """The next token of a sequence. `logits` is not changed."""
+def sample(logits: Logits, sequence: Sequence, mask: Mask | None = None) -> int:
+    """The next token of a sequence, one that `mask` allows. `logits` is not changed."""
     params = sequence.params
     adjusted = adjust(logits, sequence)
+    if mask is not None:
+        adjusted = np.where(mask, adjusted, -np.inf)  # what bias and penalties did to the others is of no account
     if params.temperature == 0 or params.top_k == 1:
         return int(adjusted.argmax())
     scaled = adjusted.astype(np.float64)

@@ -8,6 +8,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from edgeai.engine.adapters import Adapter
+from edgeai.engine.constraint import Constraint
 from edgeai.engine.prefix_cache import ROOT
 from edgeai.engine.request import FinishReason, SamplingParams
 from edgeai.engine.speculative import Drafter
@@ -32,13 +33,15 @@ class Sequence:
     preempted: int = 0
     finish_reason: FinishReason | None = None
     drafter: Drafter = field(default_factory=Drafter)
+    constraint: Constraint | None = None
 
     @classmethod
     def start(
         cls, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None
     ) -> Sequence:
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return cls(request_id, list(prompt), len(prompt), params, seed, adapter)
+        constraint = None if params.grammar is None else params.grammar.start()
+        return cls(request_id, list(prompt), len(prompt), params, seed, adapter, constraint=constraint)
 
     @property
     def output(self) -> list[int]:

@@ -5,6 +5,8 @@ Answers that summarise, edit or quote repeat pieces of their prompt. `PromptLook
 its draft gives the logits of every position, and each position is sampled as it would have been alone, so the output is
 the same with and without drafts; a wrong draft costs only the positions it took.
 
+Under a grammar there are drafts of another kind: what can only go on in one way. Others are cut where they leave it.
+
 How long drafts are follows from what runs were measured to cost and how often drafts were right (`DraftPlanner`): where
 they do not pay, there are none.
 """
@@ -12,7 +14,9 @@ they do not pay, there are none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from edgeai.engine.constraint import Constraint
 
 LONGEST = 4  # tokens of the longest n-gram that is looked up
 SHORTEST = 2
@@ -20,6 +24,7 @@ PRIOR_RIGHT, PRIOR_COUNT = 2.0, 4.0  # a new request's drafts count as half righ
 MEMORY = 0.9  # how much of the past counts after each verified draft
 PROBE_EVERY = 32  # refused drafts after which a short one is tried again: a text may start to repeat at any time
 PROBE_TOKENS = 2
+FORCED_ACCEPTANCE = 0.95  # of tokens that a grammar forces: models rarely cut the same text into others
 
 
 @dataclass(slots=True)
@@ -110,6 +115,40 @@ class RunCosts:
         return (fixed, slope) if fixed > 0 and slope > 0 else (1.0, 0.125)
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that may follow, and the chance that each is right if those before it were."""
+
+    tokens: list[int]
+    acceptance: float
+    forced: bool = False  # by a grammar: says nothing about the drafter
+
+    def cut(self, most: int) -> Draft:
+        """No more than `most` of the tokens."""
+        return self if len(self.tokens) <= most else replace(self, tokens=self.tokens[:most])
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRow:
+    """What a row's draft is made from: its text so far, and the most tokens that may follow the next one."""
+
+    tokens: Sequence[int]
+    drafter: Drafter
+    limit: int
+    constraint: Constraint | None = None
+
+    def draft(self, most: int) -> Draft:
+        most = max(0, min(most, self.limit))
+        if self.constraint is not None:
+            forced = self.constraint.forced(most) if most else []
+            if forced:
+                return Draft(forced, FORCED_ACCEPTANCE, forced=True)
+        tokens = self.drafter.lookup.draft(self.tokens, most)
+        if self.constraint is not None:
+            tokens = tokens[: self.constraint.fitting(tokens)]
+        return Draft(tokens, self.drafter.acceptance)
+
+
 class DraftPlanner:
     """Chooses how many tokens of each row's draft are worth verifying; never more than `most`."""
 
@@ -117,37 +156,30 @@ class DraftPlanner:
         self.most = most
         self.costs = RunCosts()
 
-    def plan(self, rows: Sequence[tuple[Sequence[int], Drafter, int]]) -> list[list[int]]:
-        """A draft for each row, perhaps empty. Rows are the text so far, its drafter, and the most tokens to draft."""
-        drafts = [drafter.lookup.draft(tokens, max(0, min(self.most, limit))) for tokens, drafter, limit in rows]
-        cap = self.choose(drafts, [drafter for _, drafter, _ in rows])
-        return [draft[:cap] for draft in drafts]
+    def plan(self, rows: Sequence[DraftRow]) -> list[Draft]:
+        """A draft for each row, perhaps empty."""
+        drafts = [row.draft(self.most) for row in rows]
+        cap = self.choose(drafts) or self._probe(drafts, [row.drafter for row in rows])
+        return [draft.cut(cap) for draft in drafts]
 
-    def choose(self, drafts: Sequence[Sequence[int]], drafters: Sequence[Drafter]) -> int:
+    def choose(self, drafts: Sequence[Draft]) -> int:
         """The draft length, of 0 to `most`, that gives the most tokens for each second.
 
         Rows are padded to the longest, so that one cap serves all: a run of r rows costs ``cost(r * (1 + cap))`` and
         is expected to give ``1 + a + ... + a ** min(cap, len(draft))`` tokens a row, a being its acceptance.
         """
-        rows = len(drafts)
-        longest = max((len(draft) for draft in drafts), default=0)
-        if not longest:
-            return 0
-        best = max(range(longest + 1), key=lambda cap: self._speed(cap, rows, drafts, drafters))
-        return best or self._probe(drafts, drafters)
+        longest = max((len(draft.tokens) for draft in drafts), default=0)
+        return max(range(longest + 1), key=lambda cap: self._speed(cap, drafts))
 
-    def _speed(self, cap: int, rows: int, drafts: Sequence[Sequence[int]], drafters: Sequence[Drafter]) -> float:
-        expected = sum(
-            geometric_sum(drafter.acceptance, min(cap, len(draft)))
-            for draft, drafter in zip(drafts, drafters, strict=True)
-        )
-        return expected / self.costs.cost(rows * (1 + cap))
+    def _speed(self, cap: int, drafts: Sequence[Draft]) -> float:
+        expected = sum(geometric_sum(draft.acceptance, min(cap, len(draft.tokens))) for draft in drafts)
+        return expected / self.costs.cost(len(drafts) * (1 + cap))
 
-    def _probe(self, drafts: Sequence[Sequence[int]], drafters: Sequence[Drafter]) -> int:
+    def _probe(self, drafts: Sequence[Draft], drafters: Sequence[Drafter]) -> int:
         """Drafts do not pay now. Count that, and every so often try a short one all the same."""
         probing = False
         for draft, drafter in zip(drafts, drafters, strict=True):
-            if draft:
+            if draft.tokens and not draft.forced:
                 drafter.refused += 1
             if drafter.refused >= PROBE_EVERY:
                 drafter.refused, probing = 0, True

@@ -25,6 +25,7 @@ from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME, GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
 from tests.fixtures.peft import tiny_adapter
+from tests.fixtures.toy_grammar import ToyGrammar
 from tests.fixtures.weather import Weather
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
@@ -42,7 +43,12 @@ prompts = st.tuples(st.sampled_from(PREFIXES), st.lists(st.integers(2, 95), min_
     lambda parts: parts[0] + parts[1]
 )
 requests = st.tuples(
-    prompts, st.integers(1, 60), st.integers(0, 12), st.none() | st.integers(0, 30), st.sampled_from(sorted(ADAPTERS))
+    prompts,
+    st.integers(1, 60),
+    st.integers(0, 12),
+    st.none() | st.integers(0, 30),
+    st.sampled_from(sorted(ADAPTERS)),
+    st.none() | st.builds(ToyGrammar, st.integers(0, 5), st.sampled_from([3, 60])),
 )
 
 
@@ -70,8 +76,10 @@ def naive(graph: Path, shape: ModelShape):
     runner.enable_adapters()
 
     @cache
-    def run(prompt: tuple[int, ...], max_tokens: int, adapter: str = "") -> list[int]:
-        return greedy(runner, prompt, max_tokens, ADAPTERS[adapter])
+    def run(
+        prompt: tuple[int, ...], max_tokens: int, adapter: str = "", grammar: ToyGrammar | None = None
+    ) -> list[int]:
+        return greedy(runner, prompt, max_tokens, ADAPTERS[adapter], grammar)
 
     return run
 
@@ -111,9 +119,10 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
 def test_equals_the_naive_loop(
     naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells
 ) -> None:
-    """Requests join at given steps, with one adapter or another; some are cancelled; a small budget forces preemption
-    and eviction. With `damaged`, all of it happens again after a restart, over a store with some blocks damaged. With
-    `spells` (eighths of the reserve that are left, and for how long) memory becomes scarce meanwhile, now and then.
+    """Requests join at given steps, with one adapter or another, under a grammar or free; some are cancelled; a small
+    budget forces preemption and eviction. With `damaged`, all of it happens again after a restart, over a store with
+    some blocks damaged. With `spells` (eighths of the reserve that are left, and for how long) memory becomes scarce
+    meanwhile, now and then.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
@@ -141,9 +150,9 @@ def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
     coming = set(range(len(schedule)))
     step = 0
     while engine.has_work or coming:
-        for i, (prompt, max_tokens, joins, cancelled_after, adapter) in enumerate(schedule):
+        for i, (prompt, max_tokens, joins, cancelled_after, adapter, grammar) in enumerate(schedule):
             if i in coming and joins <= step:
-                params = SamplingParams(max_tokens=max_tokens, temperature=0)
+                params = SamplingParams(max_tokens=max_tokens, temperature=0, grammar=grammar)
                 with suppress(Overloaded):
                     engine.add(str(i), prompt, params, ADAPTERS[adapter])
                     coming.remove(i)
@@ -159,8 +168,8 @@ def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
 
 
 def check(naive, schedule, outputs: dict[str, list[int]]) -> None:
-    for i, (prompt, max_tokens, _, cancelled_after, adapter) in enumerate(schedule):
-        expected = naive(prompt, max_tokens, adapter)
+    for i, (prompt, max_tokens, _, cancelled_after, adapter, grammar) in enumerate(schedule):
+        expected = naive(prompt, max_tokens, adapter, grammar)
         if cancelled_after is None:
             assert outputs[str(i)] == expected
         else:
@@ -189,7 +198,9 @@ def test_scarcity_really_restrains(naive, graph: Path, shape: ModelShape) -> Non
     """The property would be hollow if memory that comes and goes changed nothing."""
     spells = [(800, 24), (3, 3), (2, 3), (1, 3), (0, 5)]
     engine = engine_with(graph, shape, 2048, cache=True, spells=spells)
-    schedule = [(tuple(range(2 + i, 60 + i)), 60, joins, None, "") for i, joins in enumerate((0, 0, 0, 0, 24, 40))]
+    schedule = [
+        (tuple(range(2 + i, 60 + i)), 60, joins, None, "", None) for i, joins in enumerate((0, 0, 0, 0, 24, 40))
+    ]
     rows, cached = [0] * len(LEVELS), [0] * len(LEVELS)  # the most at each level
     step = engine.step
 

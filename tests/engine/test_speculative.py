@@ -16,8 +16,10 @@ from edgeai.engine.speculative import (
     PROBE_EVERY,
     PROBE_TOKENS,
     SHORTEST,
+    Draft,
     Drafter,
     DraftPlanner,
+    DraftRow,
     PromptLookup,
     RunCosts,
     geometric_sum,
@@ -83,20 +85,24 @@ def drafter(acceptance: float) -> Drafter:
     return Drafter(right=acceptance * 100, tried=100)
 
 
+def planned(plan: DraftPlanner, text: list[int], mine: Drafter, limit: int) -> list[list[int]]:
+    return [draft.tokens for draft in plan.plan([DraftRow(text, mine, limit)])]
+
+
 @pytest.mark.parametrize("slope", [0.05, 0.15, 0.5, 2.0])
 @pytest.mark.parametrize("acceptance", [0.05, 0.5, 0.9, 1.0])
 def test_the_length_that_gives_most_tokens_a_second(slope: float, acceptance: float) -> None:
     """Against plain enumeration of the expected speed for one row."""
     speeds = [sum(acceptance**i for i in range(cap + 1)) / (1 + slope * (1 + cap)) for cap in range(9)]
-    assert planner(slope).choose([[1] * 8], [drafter(acceptance)]) == int(np.argmax(speeds))
+    assert planner(slope).choose([Draft([1] * 8, acceptance)]) == int(np.argmax(speeds))
 
 
 def test_a_batch_is_drafted_less_than_one_row() -> None:
     """Rows cost positions; the fixed part of a run is shared already."""
-    alone = planner(0.15).choose([[1] * 8], [drafter(0.7)])
-    crowd = planner(0.15).choose([[1] * 8] * 8, [drafter(0.7)] * 8)
+    alone = planner(0.15).choose([Draft([1] * 8, 0.7)])
+    crowd = planner(0.15).choose([Draft([1] * 8, 0.7)] * 8)
     assert crowd < alone
-    assert planner(0.15).choose([[1] * 8, *[[]] * 7], [drafter(0.7)] * 8) == 0  # seven rows would be padding
+    assert planner(0.15).choose([Draft([1] * 8, 0.7), *[Draft([], 0.7)] * 7]) == 0  # seven rows would be padding
 
 
 def test_wrong_drafts_stop_and_are_tried_again_now_and_then() -> None:
@@ -104,7 +110,7 @@ def test_wrong_drafts_stop_and_are_tried_again_now_and_then() -> None:
     text = [1, 2, 3, 1, 2]
     lengths = []
     for _ in range(200):
-        (draft,) = plan.plan([(text, mine, 100)])
+        (draft,) = planned(plan, text, mine, 100)
         lengths.append(len(draft))
         if draft:
             mine.verified(len(draft), 0)
@@ -116,7 +122,7 @@ def test_wrong_drafts_stop_and_are_tried_again_now_and_then() -> None:
 def test_right_drafts_come_back_after_a_probe() -> None:
     plan, mine = planner(0.15), drafter(0.01)
     for _ in range(PROBE_EVERY * 6):
-        (draft,) = plan.plan([([1, 2, 3, 1, 2], mine, 100)])
+        (draft,) = planned(plan, [1, 2, 3, 1, 2], mine, 100)
         if draft:
             mine.verified(len(draft), len(draft))
     assert mine.acceptance > 0.5
@@ -124,9 +130,9 @@ def test_right_drafts_come_back_after_a_probe() -> None:
 
 
 def test_no_more_is_drafted_than_may_follow() -> None:
-    assert planner(0.01).plan([([1, 2, 3, 1, 2], drafter(1.0), 3)]) == [[3, 1, 2]]
-    assert planner(0.01).plan([([1, 2, 3, 1, 2], drafter(1.0), 0)]) == [[]]
-    assert planner(0.01).plan([([1, 2, 3, 1, 2], drafter(1.0), -1)]) == [[]]
+    assert planned(planner(0.01), [1, 2, 3, 1, 2], drafter(1.0), 3) == [[3, 1, 2]]
+    assert planned(planner(0.01), [1, 2, 3, 1, 2], drafter(1.0), 0) == [[]]
+    assert planned(planner(0.01), [1, 2, 3, 1, 2], drafter(1.0), -1) == [[]]
 
 
 @pytest.mark.parametrize(("ratio", "terms"), [(0.5, 3), (1.0, 4), (0.0, 2), (0.3, 0)])
