@@ -29,6 +29,7 @@ from edgeai.engine.config import EngineSettings, KVType, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.errors import InvalidInput, PackageError
+from edgeai.grammar.compiler import GrammarCompiler
 from edgeai.memory_plan import make_governor, planned
 from edgeai.package.adapters import SEPARATOR, InstalledAdapter
 from edgeai.package.block_store import BlockStore, remove_unused
@@ -97,6 +98,7 @@ class _LoadedModel:
             parts = partial(Engine, store=self.store, adapter_graph=adapter_graph, governor=make_governor())
             engine = pool.submit(parts, graph, shape, limits)
             self.tokenizer, self.template = text or load_text(package)
+        self.grammars = GrammarCompiler(self.tokenizer, manifest.tokens.eos)
         self._engine = engine.result()
 
     @classmethod

@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"build", "engine"},
     {"architectures", "device", "encoder"},
     {"sources"},
-    {"package", "settings"},
+    {"package", "settings", "grammar"},
     {"onnx_session", "text", "config", "exporter"},
     {"recipe", "progress"},
     {"errors", "licences", "__init__"},

@@ -74,10 +74,29 @@ class StreamOptions(ApiModel):
     include_usage: bool | None = None
 
 
-class ResponseFormat(ApiModel):
-    """The form of the answer; so far only text is possible."""
+class JsonSchemaFormat(ApiModel):
+    """A schema by name; `strict` false ignores keywords that are not supported, rather than refuse them."""
 
-    type: str
+    name: str | None = None
+    json_schema: Annotated[Any, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(ApiModel):
+    """The form of the answer, as OpenAI's API has it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(ApiModel):
+    """The form of the answer, as vLLM's API has it; one of these."""
+
+    json_schema: Annotated[Any, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class Message(ApiModel):
@@ -109,6 +128,12 @@ class GenerationRequest(ApiModel):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Any = None  # vLLM's names before structured_outputs, which many clients still send
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = None
 
 
@@ -119,7 +144,6 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: TokenCount | None = None  # the newer name; it wins over max_tokens
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    response_format: ResponseFormat | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
 

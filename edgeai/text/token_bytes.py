@@ -32,12 +32,19 @@ class TokenBytes:
         self._spelling = spelling
         self._known = {token_id: text.encode() for token_id, text in added.items()}
 
+    def table(self, size: int) -> list[bytes]:
+        """The bytes of ids 0 to `size` - 1, none of them kept here."""
+        return [self._known[token] if token in self._known else self._spelled(token) for token in range(size)]
+
+    def _spelled(self, token_id: int) -> bytes:
+        spelling = self._spelling(token_id)
+        return b"" if spelling is None else self._meaning(spelling)
+
     def __getitem__(self, token_id: int) -> bytes:
         """The bytes of an id, which must not be negative."""
         known = self._known.get(token_id)
         if known is None:
-            spelling = self._spelling(token_id)
-            known = self._known[token_id] = b"" if spelling is None else self._meaning(spelling)
+            known = self._known[token_id] = self._spelled(token_id)
         return known
 
 

@@ -129,6 +129,10 @@ class Tokenizer:
             raise InvalidInput(f"token {token_id} is outside the {self._size} tokens of the vocabulary")
         return self._bytes[token_id]
 
+    def all_bytes(self) -> list[bytes]:
+        """`token_bytes` of every id."""
+        return self._bytes.table(self._size)
+
     def sampled_bytes(self, token_id: int) -> bytes:
         """The bytes of what a model gave: heads are often padded beyond the vocabulary, and such an id says nothing."""
         return self._bytes[token_id]

@@ -102,7 +102,7 @@ def test_values_out_of_range(served: Served, path: str, fields: dict[str, Any], 
         ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
         ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"messages": HELLO, "functions": [{"name": "f"}]}, "functions", "not supported"),
-        ({"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format", "json_object"),
+        ({"messages": HELLO, "response_format": {"type": "xml"}}, "response_format.type", "json_object"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

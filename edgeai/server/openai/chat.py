@@ -17,6 +17,7 @@ from edgeai.server.model_pool import ModelPool
 from edgeai.server.openai.answer import Choice, answer, client_of, head
 from edgeai.server.openai.logprobs import ShownTokens, chat_logprobs
 from edgeai.server.openai.sampling import check_stream_options, encode, sampling_params
+from edgeai.server.openai.structured import compiled, requested_grammar
 from edgeai.server.protocol import ChatRequest, Message
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
             body,
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            grammar=await compiled(model, requested_grammar(body)),
         )
         jobs = plan([prompt], params, body.stop, body.n or 1)
         generation = Generation(model, jobs, metrics.of_model(model.name), arrived=arrived, client=client_of(request))
@@ -54,9 +56,6 @@ def check_supported(body: ChatRequest) -> None:
         raise InvalidInput("tools are not supported", "leave them out", param="tools")
     if body.functions:
         raise InvalidInput("functions are not supported", "leave them out", param="functions")
-    if body.response_format is not None and body.response_format.type != "text":
-        kind = body.response_format.type
-        raise InvalidInput(f"response_format {kind!r} is not supported", 'use "text"', param="response_format")
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidInput("top_logprobs needs logprobs to be true", param="top_logprobs")
     for number, message in enumerate(body.messages):

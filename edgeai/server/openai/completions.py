@@ -17,6 +17,7 @@ from edgeai.server.model_pool import ModelPool
 from edgeai.server.openai.answer import Choice, answer, client_of, head
 from edgeai.server.openai.logprobs import CompletionLogprobs, ShownTokens
 from edgeai.server.openai.sampling import check_stream_options, encode, sampling_params
+from edgeai.server.openai.structured import compiled, requested_grammar
 from edgeai.server.protocol import MAX_CHOICES, CompletionRequest, Prompt
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
         check_supported(body)
         include_usage = check_stream_options(body)
         prompts = [await encode_prompt(model, prompt) for prompt in body.prompt]
-        params = sampling_params(model, body, max_tokens=body.max_tokens, logprobs=body.logprobs)
+        grammar = await compiled(model, requested_grammar(body))
+        params = sampling_params(model, body, max_tokens=body.max_tokens, logprobs=body.logprobs, grammar=grammar)
         jobs = plan(prompts, params, body.stop, body.n or 1)
         echoes = [echo_text(model, prompt) if body.echo else "" for prompt in body.prompt for _ in range(body.n or 1)]
         reply = CompletionReply(model, echoes, logprobs=body.logprobs is not None, include_usage=include_usage)

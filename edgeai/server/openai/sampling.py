@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edgeai.engine.constraint import Grammar
 from edgeai.engine.request import SamplingParams
 from edgeai.errors import InvalidInput
 from edgeai.server.protocol import GenerationRequest
@@ -17,7 +18,12 @@ LONG_TEXT = 4096  # characters; encoding more than this could be felt by other r
 
 
 def sampling_params(
-    model: AsyncModel, body: GenerationRequest, *, max_tokens: int | None, logprobs: int | None
+    model: AsyncModel,
+    body: GenerationRequest,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    grammar: Grammar | None = None,
 ) -> SamplingParams:
     """The package's defaults with what the request says. Without any limit the rest of the context may be written."""
     return model.default_params(
@@ -32,6 +38,7 @@ def sampling_params(
         logit_bias=_logit_bias(body.logit_bias, model.tokenizer.vocab_size),
         seed=None if body.seed is None else body.seed % 2**63,
         logprobs=logprobs,
+        grammar=grammar,
     )
 
 

@@ -1,0 +1,126 @@
+"""Grammars compiled for one tokenizer, one at a time, in a thread of their own; those used last are kept.
+
+llguidance lets Python go on while it compiles, and its limits bound what a grammar may take: about half a second and
+some tens of megabytes for the worst that were found (tests/grammar/test_limits.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from edgeai.errors import InvalidInput, Overloaded
+from edgeai.grammar.constraint import CompiledGrammar
+from edgeai.grammar.spec import GrammarSpec
+from edgeai.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+KEPT = 64  # compiled grammars
+MAX_WAITING = 16  # to be compiled
+HINT = "docs/structured-output.md says what is supported"
+_PLACE = re.compile(r"^at (\d+)\((\d+)\): ")
+
+
+class GrammarCompiler:
+    """Compiles for one tokenizer. What llguidance needs to know of it is put together at the first grammar."""
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._eos = tuple(eos_token_ids)
+        self._worker = ThreadPoolExecutor(1, "edgeai-grammar")
+        self._waiting = 0
+        self._lock = threading.Lock()  # of the number above and the grammars below
+        self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
+        self._vocabulary: LLTokenizer | None = None  # the worker's own
+
+    def submit(self, spec: GrammarSpec, frame: str | None = None) -> Future[CompiledGrammar]:
+        """The compiled grammar; `frame` as in `GrammarSpec.documents`.
+
+        Raises `InvalidInput` for one that is too long, `Overloaded` when too many are waiting. The future raises
+        `InvalidInput` for what is wrong, not supported, without any text that would do, or too much work.
+        """
+        documents = spec.documents(frame)
+        key = hashlib.sha256("\0".join(documents).encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                ready: Future[CompiledGrammar] = Future()
+                ready.set_result(self._kept[key])
+                return ready
+            if self._waiting >= MAX_WAITING:
+                raise Overloaded(f"{self._waiting} grammars are waiting to be compiled", "try again soon")
+            self._waiting += 1
+        return self._worker.submit(self._compile, key, documents, spec.param)
+
+    def _compile(self, key: bytes, documents: Sequence[str], param: str) -> CompiledGrammar:
+        try:
+            grammar = CompiledGrammar(self._matcher(documents, param), self._eos, self._tokenizer.vocab_size, param)
+            with self._lock:
+                self._kept[key] = grammar
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            return grammar
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _matcher(self, documents: Sequence[str], param: str) -> LLMatcher:
+        from llguidance import LLMatcher
+
+        if not self._eos:
+            raise InvalidInput("this model has no end token, and so no way to end such an answer", param=param)
+        if self._vocabulary is None:
+            self._vocabulary = _vocabulary(self._tokenizer, self._eos)
+        problem = ""
+        for document in documents:
+            matcher = LLMatcher(self._vocabulary, document, limits=_limits(), log_level=0)
+            matcher.compute_bitmask()  # the costly first one; copies of the matcher know it
+            if not matcher.is_error():
+                return matcher
+            problem = matcher.get_error()
+        raise InvalidInput(f"this grammar cannot be used: {_first_line(problem)}", HINT, param=param)
+
+
+def _first_line(problem: str) -> str:
+    """The message of llguidance without the excerpt that follows it."""
+    line = problem.strip().partition("\n")[0]
+    return _PLACE.sub(r"line \1, column \2: ", line)
+
+
+def _limits() -> LLParserLimits:
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(
+        initial_lexer_fuel=500_000, max_lexer_states=20_000, max_grammar_size=100_000, verbose_errors=False
+    )
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, eos: int) -> None:
+        self.eos_token_id = eos
+        self.tokens = tokenizer.all_bytes()
+        self.special_token_ids = sorted(tokenizer.control_tokens)
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        """How the model would cut forced text."""
+        return self._tokenizer.encode(text)
+
+
+def _vocabulary(tokenizer: Tokenizer, eos: Sequence[int]) -> LLTokenizer:
+    from llguidance import LLTokenizer
+
+    wrapped = _Vocabulary(tokenizer, eos[0])
+    return LLTokenizer(wrapped, n_vocab=tokenizer.vocab_size, eos_token=list(eos))  # type: ignore[arg-type]
