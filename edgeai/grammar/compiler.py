@@ -7,15 +7,15 @@ some tens of megabytes for the worst that were found (tests/grammar/test_limits.
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgeai.errors import InvalidInput, Overloaded
-from edgeai.grammar.constraint import CompiledGrammar
+from edgeai.grammar.constraint import CompiledGrammar, problem
 from edgeai.grammar.spec import GrammarSpec
 from edgeai.text.tokenizer import Tokenizer
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 KEPT = 64  # compiled grammars
 MAX_WAITING = 16  # to be compiled
 HINT = "docs/structured-output.md says what is supported"
-_PLACE = re.compile(r"^at (\d+)\((\d+)\): ")
 
 
 class GrammarCompiler:
@@ -78,20 +77,14 @@ class GrammarCompiler:
             raise InvalidInput("this model has no end token, and so no way to end such an answer", param=param)
         if self._vocabulary is None:
             self._vocabulary = _vocabulary(self._tokenizer, self._eos)
-        problem = ""
+        what = ""
         for document in documents:
             matcher = LLMatcher(self._vocabulary, document, limits=_limits(), log_level=0)
             matcher.compute_bitmask()  # the costly first one; copies of the matcher know it
             if not matcher.is_error():
                 return matcher
-            problem = matcher.get_error()
-        raise InvalidInput(f"this grammar cannot be used: {_first_line(problem)}", HINT, param=param)
-
-
-def _first_line(problem: str) -> str:
-    """The message of llguidance without the excerpt that follows it."""
-    line = problem.strip().partition("\n")[0]
-    return _PLACE.sub(r"line \1, column \2: ", line)
+            what = problem(matcher)
+        raise InvalidInput(f"this grammar cannot be used: {what}", HINT, param=param)
 
 
 def _limits() -> LLParserLimits:
@@ -103,7 +96,7 @@ def _limits() -> LLParserLimits:
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer."""
+    """What llguidance asks of a tokenizer: the bytes of each token, and how the model would cut forced text."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -115,8 +108,37 @@ class _Vocabulary:
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:
-        """How the model would cut forced text."""
-        return self._tokenizer.encode(text)
+        """Token ids of text in the middle of a line, where SentencePiece puts no space in front."""
+        ids = self._tokenizer.encode(text)
+        if self._spelled(ids) == text.encode():
+            return ids
+        ids = self._tokenizer.encode(f"\n{text}")
+        at = next((at for at in range(len(ids)) if self._spelled(ids[at:]) == text.encode()), None)
+        return self._longest(text.encode()) if at is None else ids[at:]
+
+    def _spelled(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self.tokens[token] for token in ids)
+
+    def _longest(self, text: bytes) -> list[int]:
+        """The longest tokens from the left on, as far as there are any: for tokenizers that change the text."""
+        ids: list[int] = []
+        at = 0
+        while at < len(text):
+            sizes = range(min(self._longest_token, len(text) - at), 0, -1)
+            token = next((self._ids[text[at : at + size]] for size in sizes if text[at : at + size] in self._ids), None)
+            if token is None:
+                break
+            ids.append(token)
+            at += len(self.tokens[token])
+        return ids
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {spelled: token for token, spelled in enumerate(self.tokens) if token not in self.special_token_ids}
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return max(map(len, self._ids))
 
 
 def _vocabulary(tokenizer: Tokenizer, eos: Sequence[int]) -> LLTokenizer:

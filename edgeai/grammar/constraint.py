@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ from edgeai.errors import InvalidInput
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+
+UNSPELLED = "it asks for text that this model's tokens cannot spell"
+_PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+_DETAIL = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 class CompiledGrammar:
@@ -58,12 +63,13 @@ class GrammarConstraint:
     def masks(self, draft: Sequence[int]) -> list[NDArray[np.bool_]]:
         """What may come next, and what after each token of a draft that fits. Raises `InvalidInput` as `_mask` does."""
         masks = [self._mask()]
-        for token in draft:
+        text = [token for token in draft if token not in self._eos]
+        for token in text:
             self._matcher.consume_token(token)
             masks.append(self._mask())
-        if draft:
-            self._matcher.rollback(len(draft))
-        return masks
+        if text:
+            self._matcher.rollback(len(text))
+        return masks + masks[-1:] * (len(draft) - len(text))  # nothing follows an end, and it cannot be rolled back
 
     def commit(self, token: int) -> None:
         """Go on by a token. One that goes beyond the limits shows at the next mask."""
@@ -73,9 +79,18 @@ class GrammarConstraint:
         """Raises `InvalidInput` when the grammar has become too much work, or wants what no token spells."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            problem = self._matcher.get_error().strip().partition("\n")[0]
-            raise InvalidInput(f"the grammar could not be followed: {problem}", "make it simpler", param=self._param)
+            raise InvalidInput(f"the grammar could not be followed: {problem(self._matcher)}", param=self._param)
         mask = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
         if not mask.any():
-            raise InvalidInput("the grammar asks for text that this model's tokens cannot spell", param=self._param)
+            raise InvalidInput(f"the grammar could not be followed: {UNSPELLED}", param=self._param)
         return mask
+
+
+def problem(matcher: LLMatcher) -> str:
+    """What is wrong with a matcher in error, on one line, without the excerpts of llguidance's message."""
+    text = matcher.get_error().strip()
+    if text.startswith("NoExtension"):
+        return UNSPELLED
+    line = _PLACE.sub(r"line \1, column \2: ", text.partition("\n")[0])
+    detail = _DETAIL.search(text)
+    return f"{line} {detail[1]}" if detail else line

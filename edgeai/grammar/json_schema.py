@@ -3,6 +3,9 @@
 Nearly everyone who lists an object's properties means these and no others, though a schema says so only by
 ``"additionalProperties": false``. A small model that may write more does, without end. So objects are closed where that
 cannot change what else is said about them.
+
+Dates and times become regular expressions of those that exist: llguidance's own know a 29th of February in every year,
+a year 0 and a second 60, which programs refuse to read.
 """
 
 from __future__ import annotations
@@ -20,6 +23,30 @@ _BESIDE_REF = _ANNOTATIONS | {"$ref", "$defs", "definitions", "$schema", "$id"}
 _LISTS = ("anyOf", "oneOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLE = ("items", "additionalProperties", "contains")
+
+_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
+_LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
+_DATE = (
+    f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    f"|{_LEAP_YEAR}-02-29)"
+)
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}  # RFC 3339, 5.6
+_VALUES = ("const", "enum", "default", "examples")  # no schemas
+
+
+def with_dates(part: Any) -> Any:
+    """`part` of a schema with the formats of dates as patterns."""
+    if isinstance(part, list):
+        return [with_dates(item) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    result = {name: item if name in _VALUES else with_dates(item) for name, item in part.items()}
+    form = result.get("format")
+    if isinstance(form, str) and form in _PATTERNS and "pattern" not in result:
+        del result["format"]
+        result["pattern"] = _PATTERNS[form]
+    return result
 
 
 def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:

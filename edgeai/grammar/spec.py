@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeai.errors import InvalidInput
-from edgeai.grammar.json_schema import closed
+from edgeai.grammar.json_schema import closed, with_dates
 
 MAX_CHARACTERS = 1 << 18
 MAX_CHOICES = 1000
@@ -57,11 +57,11 @@ def from_json_schema(schema: Any, *, param: str, lenient: bool = False) -> Gramm
     """
     if not isinstance(schema, Mapping):
         raise InvalidInput("a JSON schema is a JSON object", param=param)
-    tight = closed(schema)
+    tight = closed(schema)  # checks the depth too
     options = _COMPACT | {"lenient": lenient}
 
     def part(content: Mapping[str, Any]) -> str:
-        return json.dumps({"json_schema": {**content, "x-guidance": options}})
+        return json.dumps({"json_schema": {**with_dates(content), "x-guidance": options}})
 
     return GrammarSpec(part(tight), param, None if tight == schema else part(schema))
 

@@ -28,6 +28,7 @@ WEATHER = {
     },
     "required": ["city", "degrees", "sky"],
 }
+IMPOSSIBLE = {"allOf": [{"type": "string"}, {"type": "null"}]}
 QUESTION: Any = [{"role": "user", "content": "What is the weather in Nairobi? Answer in JSON."}]
 
 
@@ -180,8 +181,16 @@ def test_the_end_may_be_unwelcome(served: Served, client: openai.OpenAI) -> None
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"response_format": response_format({"type": "array", "uniqueItems": True})}, "response_format", "uniqueItems"),
-        ({"response_format": response_format({"allOf": [{"type": "string"}, {"type": "null"}]})}, "response_format", "Uns"),
+        (
+            {"response_format": response_format({"type": "array", "uniqueItems": True})},
+            "response_format",
+            "uniqueItems",
+        ),
+        (
+            {"response_format": response_format({"allOf": [{"type": "string"}, {"type": "null"}]})},
+            "response_format",
+            "Uns",
+        ),
         ({"response_format": {"type": "json_schema"}}, "response_format", "schema is missing"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "json_object"),
         ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex", "unclosed"),
