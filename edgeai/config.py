@@ -64,6 +64,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = setting(8080, least=0, most=65535)
+    name: str | None = None  # of the board, for people and as NAME.local; None: the machine's own
+    announce: bool | None = None  # whether the network is told; None: where others can reach the server
     model: str | None = None  # a store name or package folder; None: every installed model
     also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
     max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence

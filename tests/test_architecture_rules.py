@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"model"},
     {"memory_plan"},
     {"build", "engine"},
-    {"architectures", "device", "encoder"},
+    {"architectures", "device", "discovery", "encoder"},
     {"sources"},
     {"package", "settings", "grammar"},
     {"onnx_session", "text", "config", "exporter"},

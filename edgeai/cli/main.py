@@ -16,6 +16,7 @@ from edgeai.cli import (
     card,
     chat,
     config,
+    discover,
     doctor,
     encode,
     evaluate,
@@ -53,6 +54,7 @@ app.command()(encode.embed)
 app.command()(encode.rerank)
 app.command()(serve.serve)
 app.add_typer(config.app, name="config")
+app.command()(discover.discover)
 app.command()(bench.bench)
 app.command()(tune.tune)
 app.command()(card.card)

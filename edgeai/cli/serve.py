@@ -15,6 +15,14 @@ def serve(
         str | None, typer.Option(help="Address to listen on: 127.0.0.1, or 0.0.0.0 to let the whole network in.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 8080 by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="The board's name; by default the machine's own.")] = None,
+    announce: Annotated[
+        bool | None,
+        typer.Option(
+            "--announce/--no-announce",
+            help="Whether to tell the network as NAME.local, by multicast DNS; by default where others can reach it.",
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
+from edgeai.server.announcing import announcing
 from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import find_packages, load_models
 from edgeai.server.logs import log_to_stderr, set_level
@@ -55,7 +56,7 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
                 server = make_server(packages, settings, marker)
                 server.on_hangup = Reloader(settings, read or (lambda: settings), live_settings()).reload
             signals.stop(server)
-            with on_hangup(server.hang_up):
+            with on_hangup(server.hang_up), announcing(settings, listener):
                 marker.ready()
                 say(welcome(listener, names, packages[0].manifest.kind))
                 server.run([listener])

@@ -171,3 +171,16 @@ def test_addresses_to_open(host: str, shown: str) -> None:
         pytest.skip("no IPv6 here")
     with listen(host, 0) as listener:
         assert f"{shown}{listener.getsockname()[1]}/" in welcome(listener, "tiny")
+
+
+def test_only_servers_that_others_can_reach_announce_themselves() -> None:
+    from contextlib import nullcontext
+
+    from edgeai.server.announcing import announcing
+
+    with listen("127.0.0.1", 0) as private:
+        assert isinstance(announcing(ServerSettings(), private), nullcontext)
+        assert not isinstance(announcing(ServerSettings(announce=True), private), nullcontext)
+    with listen("0.0.0.0", 0) as public:
+        assert isinstance(announcing(ServerSettings(announce=False), public), nullcontext)
+        assert not isinstance(announcing(ServerSettings(), public), nullcontext)

@@ -1,0 +1,26 @@
+"""Whether and how a server tells the network where it is."""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from edgeai import __version__
+
+if TYPE_CHECKING:
+    import socket
+
+    from edgeai.config import ServerSettings
+
+
+def announcing(settings: ServerSettings, listener: socket.socket) -> AbstractContextManager[None]:
+    """Announce the server while the block runs, if its settings want that, or say nothing and others can reach it."""
+    host, port = listener.getsockname()[:2]
+    wanted = settings.announce if settings.announce is not None else not ipaddress.ip_address(host).is_loopback
+    if not wanted:
+        return nullcontext()
+    from edgeai.discovery.announce import Announcement
+    from edgeai.discovery.announce import announcing as announce
+
+    return announce(Announcement.of(settings.name, host, port, {"version": __version__}))
