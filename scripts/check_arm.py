@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
@@ -34,17 +36,17 @@ with Model.load(package, settings) as model:
 
 def answer(command: list[str], package: Path, tokens: int, environment: dict[str, str]) -> list[int]:
     """Tokens of the golden prompt, from a Python that `command` starts. Raises RuntimeError where it fails."""
-    done = subprocess.run(
-        [*command, "-c", GOLDEN, str(package), str(tokens)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
+    result: list[int] = last_word([*command, "-c", GOLDEN, str(package), str(tokens)], environment)
+    return result
+
+
+def last_word(command: list[str], environment: Mapping[str, str] | None = None) -> Any:
+    """The JSON document in the last line that a program prints. Raises RuntimeError where it fails."""
+    env = os.environ | dict(environment or {})
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
-    result: list[int] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def emulated(arm: Path, cpu: str) -> list[str]:

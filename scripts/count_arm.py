@@ -7,14 +7,12 @@ included, of one thread: instructions are not time, and how long memory takes is
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from check_arm import CPUS, ROOT, TIMEOUT_SECONDS, emulated
+from check_arm import CPUS, ROOT, emulated, last_word
 
 Counts = tuple[int, ...]  # all instructions, vector arithmetic, loads, multiplications of vectors
 
@@ -24,22 +22,9 @@ def counted(arm: Path, cpu: str, package: Path, tokens: int) -> tuple[int, list[
     _, *command = emulated(arm, cpu)
     with tempfile.NamedTemporaryFile("r", suffix=".log") as log:
         plugin = ["-plugin", str(arm / "counting" / "count.so"), "-d", "plugin", "-D", log.name]
-        done = subprocess.run(
-            [
-                str(arm / "counting" / "qemu-aarch64"),
-                *plugin,
-                *command,
-                str(ROOT / "scripts" / "arm_worker.py"),
-                str(package),
-                str(tokens),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{cpu}: {done.stderr[-2000:]}")
-        return int(json.loads(done.stdout.splitlines()[-1])["prompt"]), list(parsed(log))
+        worker = [str(ROOT / "scripts" / "arm_worker.py"), str(package), str(tokens)]
+        said = last_word([str(arm / "counting" / "qemu-aarch64"), *plugin, *command, *worker])
+        return int(said["prompt"]), list(parsed(log))
 
 
 def parsed(lines: Iterator[str]) -> Iterator[Counts]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeai.cli.doctor_settings import print_settings, settings_of_models
-from edgeai.cli.output import JsonFlag, emit
+from edgeai.cli.output import JsonFlag, emit, megabytes
 
 if TYPE_CHECKING:
     from edgeai.device.profile import Cpu, Memory
@@ -90,19 +90,15 @@ def _choice(what: str, choice: str, why: str) -> dict[str, str]:
     return {"what": what, "choice": choice, "why": why}
 
 
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
-
-
 def _print(report: dict[str, Any]) -> None:
     cpu, memory, disk = report["cpu"], report["memory"], report["disk"]
-    limit = f", limited to {_mb(memory['limit'])}" if memory["limit"] else ""
+    limit = f", limited to {megabytes(memory['limit'])}" if memory["limit"] else ""
     rows = [
         ("edgeai", f"{report['edgeai']} on Python {report['python']}"),
         ("CPU", f"{cpu['model']} ({cpu['machine']}), {cpu['cores']} cores, {cpu['threads']} threads"),
         ("features", ", ".join(cpu["features"]) or "none that matter"),
-        ("memory", f"{_mb(memory['available'])} free of {_mb(memory['total'])}{limit}"),
-        ("disk", f"{_mb(disk['free'])} free for {disk['home']}"),
+        ("memory", f"{megabytes(memory['available'])} free of {megabytes(memory['total'])}{limit}"),
+        ("disk", f"{megabytes(disk['free'])} free for {disk['home']}"),
         ("installed", ", ".join(f"{name} {version or 'missing'}" for name, version in report["installed"].items())),
         ("onnxruntime", report["onnxruntime"]["says"]),
         ("models", ", ".join(report["models"]) or "none: `edgeai build RECIPE` makes one"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -54,17 +55,7 @@ def _settings_of(package: Package, *, check: bool) -> dict[str, Any]:
             seen = error.message
     return {
         "model": package.name,
-        "settings": [
-            {
-                "knob": each.knob,
-                "what": each.what,
-                "setting": each.setting,
-                "value": each.value,
-                "source": each.source,
-                "why": each.why,
-            }
-            for each in explain_settings(situation, chosen)
-        ],
+        "settings": [asdict(each) | {"value": each.value} for each in explain_settings(situation, chosen)],
         "notes": list(chosen.notes),
         "check": seen,
     }

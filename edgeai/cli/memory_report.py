@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeai.cli.output import megabytes
+
 if TYPE_CHECKING:
     from edgeai.device.profile import Memory
     from edgeai.package.store import Store
@@ -17,7 +19,7 @@ def memory_choices(memory: Memory, store: Store) -> list[tuple[str, str, str]]:
 
     why = "stays free for file pages, requests on their way and neighbours; below it the server restrains itself"
     return [
-        ("reserve", _mb(reserve_bytes(memory)), f"{why}{_swap(memory)}"),
+        ("reserve", megabytes(reserve_bytes(memory)), f"{why}{_swap(memory)}"),
         *(("memory", *plan) for plan in _plans(memory, store)),
         ("pressure", *_pressure()),
     ]
@@ -43,25 +45,24 @@ def _plans(memory: Memory, store: Store) -> list[tuple[str, str]]:
 
 
 def _pressure() -> tuple[str, str]:
-    """Whether the kernel tells of stalls; without that, memory is only looked at while there is work."""
+    """Whether the kernel tells of stalls before memory is at an end; without that it is looked at now and then."""
     from edgeai.device.control_group import memory_group
     from edgeai.device.pressure import PressureWatch, pressure_file
 
-    source = pressure_file(memory_group())
+    group = memory_group()
+    source = pressure_file(group)
     watch = PressureWatch(lambda: None, source)
     watch.close()
+    if group is not None:
+        return "looked at, at rest too", f"{group.folder} has a limit, at which the kernel kills without a word before"
     if watch.armed:
         return str(source), "the kernel wakes the server when tasks wait for memory"
     what = "stalls are not reported" if source is None else f"{source} cannot be waited for"
-    return "looked at while there is work", f"{what} on this system (kernel option psi=1)"
+    return "looked at, at rest too", f"{what} on this system (kernel option psi=1)"
 
 
 def _swap(memory: Memory) -> str:
     if not memory.swap:
         return ""
     kind = "compressed swap" if memory.compressed else "swap"
-    return f"; {_mb(memory.swap)} of {kind} are not counted on"
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
+    return f"; {megabytes(memory.swap)} of {kind} are not counted on"

@@ -50,6 +50,11 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e6:,.0f} MB"
+
+
 def open_package(model: str) -> Package:
     """The package that a user calls `model`, of several variants this CPU's. Raises `NotFound` or `PackageError`."""
     from edgeai.config import home_dir

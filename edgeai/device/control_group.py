@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeai.device.files import read_number
+
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 UNLIMITED = 1 << 60  # version 1 writes "no limit" as nearly 2**63
@@ -46,20 +48,20 @@ def read_memory_group(folder: Path) -> MemoryGroup | None:
 
 def _version_2(folder: Path) -> MemoryGroup | None:
     # Beyond memory.high processes are slowed down until they stand still, which is no better than a kill.
-    limits = [limit for name in ("memory.max", "memory.high") if (limit := _number(folder / name)) is not None]
+    limits = [limit for name in ("memory.max", "memory.high") if (limit := read_number(folder / name)) is not None]
     if not limits:
         return None
     stat, events = _table(folder / "memory.stat"), _table(folder / "memory.events")
-    used = _number(folder / "memory.current") or 0
+    used = read_number(folder / "memory.current") or 0
     return MemoryGroup(folder, min(limits), used, _reclaimable(stat, ""), events.get("oom_kill", 0))
 
 
 def _version_1(folder: Path) -> MemoryGroup | None:
-    limit = _number(folder / "memory.limit_in_bytes")
+    limit = read_number(folder / "memory.limit_in_bytes")
     if limit is None or limit >= UNLIMITED:
         return None
     stat, control = _table(folder / "memory.stat"), _table(folder / "memory.oom_control")
-    used = _number(folder / "memory.usage_in_bytes") or 0
+    used = read_number(folder / "memory.usage_in_bytes") or 0
     return MemoryGroup(folder, limit, used, _reclaimable(stat, "total_"), control.get("oom_kill", 0))
 
 
@@ -100,14 +102,6 @@ def _memberships(own: Path) -> list[tuple[str, str]]:
     except OSError:
         return []
     return [(controllers, path) for _, controllers, path in (line.split(":", 2) for line in lines)]
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeai.device.files import read_number
+
 log = logging.getLogger(__name__)
 
 MADV_COLLAPSE = 25
@@ -73,11 +75,8 @@ def collapse(least: int = 4 << 20) -> int:
 
 def page_size() -> int | None:
     """Bytes of a huge page; None where there are none, or too large ones."""
-    try:
-        size = int(PAGE_SIZE_FILE.read_text())
-    except (OSError, ValueError):
-        return None
-    return size if os.sysconf("SC_PAGESIZE") < size <= LARGEST_PAGE else None
+    size = read_number(PAGE_SIZE_FILE)
+    return size if size is not None and os.sysconf("SC_PAGESIZE") < size <= LARGEST_PAGE else None
 
 
 def collapse_in_background(delay: float = DELAY) -> threading.Thread:

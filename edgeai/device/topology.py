@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.device.affinity import allowed_cpus
+from edgeai.device.files import read_number
 
 SYSFS = Path("/sys/devices/system/cpu")
 CLOCK = "cpufreq/cpuinfo_max_freq"
@@ -52,14 +53,14 @@ class Topology:
 def read_topology(root: Path = SYSFS, allowed: Iterable[int] | None = None) -> Topology:
     """The cores of this machine that this process may use. What Linux does not say is taken to be alike."""
     usable = allowed_cpus() if allowed is None else frozenset(allowed)
-    clocks = {cpu: _number(root / f"cpu{cpu}" / CLOCK) for cpu in usable}  # kHz
-    capacities = {cpu: _number(root / f"cpu{cpu}" / "cpu_capacity") for cpu in usable}
+    clocks = {cpu: read_number(root / f"cpu{cpu}" / CLOCK) for cpu in usable}  # kHz
+    capacities = {cpu: read_number(root / f"cpu{cpu}" / "cpu_capacity") for cpu in usable}
     strengths = next((found for found in (capacities, clocks) if None not in found.values()), {})
     cores = {}
     for cpu in sorted(usable):
         siblings = tuple(sorted(_siblings(root / f"cpu{cpu}" / "topology", cpu) & usable))
         cores[siblings] = Core(siblings, max(strengths.get(each) or 1 for each in siblings))
-    every = [clock for path in root.glob(f"cpu[0-9]*/{CLOCK}") if (clock := _number(path))]
+    every = [clock for path in root.glob(f"cpu[0-9]*/{CLOCK}") if (clock := read_number(path))]
     return Topology(tuple(cores.values()), max(every) // 1000 if every else None)
 
 
@@ -80,10 +81,3 @@ def _siblings(folder: Path, cpu: int) -> frozenset[int]:
         except (OSError, ValueError):
             continue
     return frozenset({cpu})
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

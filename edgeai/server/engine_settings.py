@@ -34,7 +34,7 @@ def engine_settings(
         "kv_type": settings.kv_type,
     }
     situation = read_situation(package, flags, home=home_dir(), use_profile=settings.profile)
-    _check(package, situation.levels()[0].settings)
+    _check(package, situation.levels[0].settings)
     chosen = SelfCheck(situation, home_dir(), say).run(settings.check, marker)
     for note in chosen.notes:
         say(note)

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from edgeai.package import durable
 from edgeai.recipe import Strict
 from edgeai.tuning.cpu_key import PROFILES_FOLDER
 from edgeai.tuning.knobs import Fields
 from edgeai.tuning.profile import DIGEST_LENGTH, Golden
+from edgeai.tuning.sealed import unsealed, write_sealed
 
 TUNED, DEFAULT, LAST_GOOD, CONSERVATIVE_LEVEL = "profile", "default", "last good", "conservative"
 KEPT = 16  # outcomes
@@ -70,28 +67,20 @@ class CheckLog(Strict):
 def read_log(home: Path, package: str) -> CheckLog:
     """The log of a package by its digest; an empty one where there is none, or a damaged or foreign one."""
     try:
-        document = json.loads(_path(home, package).read_bytes())
-        digest = document.pop("sha256")
-        log = CheckLog.model_validate_json(json.dumps(document))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError):
+        content, intact = unsealed(json.loads(_path(home, package).read_bytes()))
+        log = CheckLog.model_validate_json(json.dumps(content))
+    except (OSError, ValueError, AttributeError):  # AttributeError: JSON, but not an object
         return CheckLog(package=package)
-    return log if log.package == package and digest == _digest(log) else CheckLog(package=package)
+    return log if log.package == package and intact else CheckLog(package=package)
 
 
 def write_log(home: Path, log: CheckLog) -> None:
     """Keep a log, power-safe. Raises `OutOfDisk`."""
-    path = _path(home, log.package)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = log.model_dump(mode="json") | {"sha256": _digest(log)}
-    durable.write_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    write_sealed(_path(home, log.package), log.model_dump(mode="json"))
 
 
 def _path(home: Path, package: str) -> Path:
     return home / PROFILES_FOLDER / f"check-{package[:DIGEST_LENGTH]}.json"
-
-
-def _digest(log: CheckLog) -> str:
-    return hashlib.sha256(json.dumps(log.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def _key(settings: Fields) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Level:
         return {name: getattr(self.settings, name) for name in sorted(TUNABLE)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """Everything that the choice depends on, read once."""
 
@@ -68,6 +69,7 @@ class Situation:
         parts = [self.cpu.model_dump(mode="json"), self.identity, profile, edgeai.__version__]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
+    @cached_property
     def levels(self) -> list[Level]:
         """What to try, best first, each different from those before it."""
         default, last = self.level(DEFAULT, {}), self.log.last_good()
@@ -129,13 +131,12 @@ def choose(package: Package, flags: Mapping[str, Any], *, home: Path, use_profil
 def remembered(situation: Situation) -> Chosen:
     """By what earlier checks have seen."""
     notes = [situation.note] if situation.note else []
-    levels = situation.levels()
-    for level in levels:
+    for level in situation.levels:
         outcome = situation.log.find(situation.environment, level.asked)
         if outcome is None or outcome.problem is None:
             return Chosen(level, tuple(notes))
         notes.append(failed_before(level, outcome))
-    return Chosen(levels[-1], tuple(notes))
+    return Chosen(situation.levels[-1], tuple(notes))
 
 
 def failed_before(level: Level, outcome: Outcome) -> str:

@@ -6,7 +6,6 @@ measured on another processor or for another package, is not used, and the reaso
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import get_args
 from pydantic import Field, ValidationError
 
 from edgeai.engine.config import EngineSettings, KVType
-from edgeai.package import durable
 from edgeai.package.package import Package
 from edgeai.recipe import Strict, describe_errors
 from edgeai.tuning.cpu_key import PROFILES_FOLDER, CpuKey
 from edgeai.tuning.knobs import LEAST, TUNABLE, Fields
+from edgeai.tuning.sealed import digest_of, unsealed, write_sealed
 from edgeai.warm import without_warm
 
 PROFILE_SCHEMA = 1
@@ -96,7 +95,7 @@ class Profile(Strict):
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(_content(self)).hexdigest()
+        return digest_of(self.model_dump(mode="json"))
 
 
 def profile_path(home: Path, cpu: CpuKey, package: str) -> Path:
@@ -112,9 +111,7 @@ def identity(package: Package) -> str:
 def write_profile(home: Path, profile: Profile) -> Path:
     """Keep a profile, in place of an older one. Raises `OutOfDisk`."""
     path = profile_path(home, profile.cpu, profile.package)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = json.loads(_content(profile)) | {"sha256": profile.digest}
-    durable.write_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    write_sealed(path, profile.model_dump(mode="json"))
     return path
 
 
@@ -170,9 +167,9 @@ def _fits(name: str, value: object) -> bool:
 
 def _parsed(document: Fields) -> Profile:
     """Raises `ValidationError` for what is no profile, ValueError that says what is wrong with one."""
-    digest = document.pop("sha256", None)
-    profile = Profile.model_validate_json(json.dumps(document))
-    if profile.digest != digest:
+    content, intact = unsealed(document)
+    profile = Profile.model_validate_json(json.dumps(content))
+    if not intact:
         raise ValueError("has been changed or damaged: its sha256 does not fit")
     with_fields(EngineSettings(), profile.settings)
     return profile
@@ -189,7 +186,3 @@ def _foreign(profile: Profile, cpu: CpuKey, package: str) -> str | None:
     here, there = cpu.model_dump(), profile.cpu.model_dump()
     differing = [f"{name} {there[name]} instead of {here[name]}" for name in here if here[name] != there[name]]
     return f"was measured on another machine: {', '.join(differing)}" if differing else None
-
-
-def _content(profile: Profile) -> bytes:
-    return json.dumps(profile.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode()

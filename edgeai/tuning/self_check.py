@@ -46,7 +46,7 @@ class SelfCheck:
 
         Where all give wrong answers, it is not the settings: then the first are used, and the user is told.
         """
-        levels = self.situation.levels()
+        levels = self.situation.levels
         if marker and marker.deaths >= DEATHS:
             self._blame(levels, f"{marker.deaths} servers in a row died while they started")
         if mode == "never":
@@ -105,7 +105,7 @@ class SelfCheck:
         if not outcome.slow:
             return Chosen(level, tuple(notes))
         seen = f"{outcome.tokens_per_second:.1f} tokens/s instead of {self.situation.golden.tokens_per_second:.1f}"
-        for other in self.situation.levels():
+        for other in self.situation.levels:
             if other.name in (level.name, CONSERVATIVE_LEVEL):
                 continue
             found = self.check(other)

@@ -67,29 +67,29 @@ def test_a_damaged_profile_is_told_and_not_used(package: Package, tmp_path: Path
 def test_levels_are_in_order_and_different(package: Package, tmp_path: Path) -> None:
     write_profile(tmp_path, make_profile(package, threads=1, spin_us=0))
     situation = read_situation(package, {}, home=tmp_path)
-    assert [level.name for level in situation.levels()] == ["profile", "default", "conservative"]
+    assert [level.name for level in situation.levels] == ["profile", "default", "conservative"]
     log = CheckLog(package=situation.identity).with_outcome(
         outcome(situation, {"threads": 1, "chunk_tokens": 32}, None)
     )
     write_log(tmp_path, log)
     situation = read_situation(package, {}, home=tmp_path)
-    assert [level.name for level in situation.levels()] == ["profile", "last good", "default", "conservative"]
-    assert situation.levels()[1].settings.chunk_tokens == 32
-    last = situation.levels()[-1].settings
+    assert [level.name for level in situation.levels] == ["profile", "last good", "default", "conservative"]
+    assert situation.levels[1].settings.chunk_tokens == 32
+    last = situation.levels[-1].settings
     assert {name: getattr(last, name) for name in CONSERVATIVE} == CONSERVATIVE
-    assert last.kv_budget_bytes == situation.levels()[0].settings.kv_budget_bytes or last.max_rows < 8
+    assert last.kv_budget_bytes == situation.levels[0].settings.kv_budget_bytes or last.max_rows < 8
 
 
 def test_the_last_resort_does_not_obey_flags_that_it_is_about(package: Package, tmp_path: Path) -> None:
     flags = {"threads": 7, "max_context": 200}
-    last = read_situation(package, flags, home=tmp_path).levels()[-1].settings
+    last = read_situation(package, flags, home=tmp_path).levels[-1].settings
     assert (last.threads, last.max_context) == (1, 200)
 
 
 def test_what_failed_is_not_taken_until_something_changes(package: Package, tmp_path: Path) -> None:
     write_profile(tmp_path, make_profile(package, threads=1, spin_us=0))
     situation = read_situation(package, {}, home=tmp_path)
-    level = situation.levels()[0]
+    level = situation.levels[0]
     write_log(tmp_path, situation.log.with_outcome(outcome(situation, level.asked, "a hang")))
     chosen = choose(package, {}, home=tmp_path)
     assert chosen.level.name == "default"
