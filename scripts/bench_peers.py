@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_rows import Row, markdown, row_of, write_rows
+from patience import PATIENCE
 
 from edgeai.package.package import Package
 
@@ -50,7 +51,7 @@ class Worker:
     def close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=PATIENCE)
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""

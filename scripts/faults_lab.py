@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faults_server import Golden, Server, goldens
+from patience import PATIENCE
 
 KV_BUDGET = 60_000_000  # bytes on disk: room for about 40 blocks of the default model, so that old ones must leave
 LEDGER = "written.json"
@@ -133,7 +134,8 @@ def small_disk(path: Path, size: int) -> Iterator[bool]:
 
 def remount(path: Path, mode: str) -> None:
     """Make a `small_disk` read-only ("ro") or writable again ("rw"); busy for as long as a file is being written."""
-    for _ in range(100):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if subprocess.run(["mount", "-o", f"remount,{mode}", path], capture_output=True, check=False).returncode == 0:
             return
         time.sleep(0.05)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 60.0
+from patience import PATIENCE
+
 TOLERANCE = 0.25  # log probability: what kernels' rounding may move; a wrong block moves whole units
 CLEAR = 1.0  # by which each token of a golden answer leads: no near-tie that rounding could decide
 _WORDS = """water clinic answer always person family doctor please village open hour child number table river mountain
@@ -83,17 +84,17 @@ class Server:
 
     def ready(self) -> Server:
         """Wait until it answers. Raises RuntimeError when it ends or takes too long."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-600:]}")
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=PATIENCE).close()
             except OSError:
                 time.sleep(0.02)
                 continue
             return self
-        raise RuntimeError(f"the server was not ready after {START_SECONDS:.0f} s")
+        raise RuntimeError(f"the server was not ready after {PATIENCE:.0f} s")
 
     def ask(self, seed: int) -> Answer:
         """The greedy continuation of that seed's text. Raises RuntimeError where there is none."""
@@ -129,7 +130,7 @@ class Server:
         """As a service manager does."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(40)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
             raise RuntimeError("the server did not stop when it was told to") from None
@@ -144,7 +145,7 @@ class Server:
     def _post(self, route: str, body: Mapping[str, Any]) -> Any:
         url = f"http://127.0.0.1:{self.port}/v1/{route}"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-        return urllib.request.urlopen(request, timeout=60)
+        return urllib.request.urlopen(request, timeout=PATIENCE)
 
 
 def goldens(server: Server, count: int) -> list[Golden]:

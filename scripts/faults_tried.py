@@ -13,6 +13,7 @@ from pathlib import Path
 from faults_damage import DAMAGES
 from faults_lab import GOLDENS, KV_BUDGET, Lab, kv_files, remount, small_disk, temporaries, traffic
 from faults_server import Server
+from patience import PATIENCE
 
 REFUSED = "was damaged and is removed"
 JUMPS = (1, 40, -1, 3650, -365, -20000, 400, -30, 20000)  # days: boards without a battery wake up in 1970
@@ -205,7 +206,7 @@ def newest(home: Path) -> int:
     return max(times)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from memory_limit import LimitedBox
+from patience import PATIENCE
 
 TEXT = (
     "river mountain lantern window quiet yellow engine paper winter garden bridge morning salt thunder copper "
@@ -74,7 +75,7 @@ class LimitedServer:
             return list(clients.map(self._ask_until_answered, prompts))
 
     def health(self) -> dict[str, Any]:
-        document: dict[str, Any] = self._request("GET", "/health", None, 60)[2]
+        document: dict[str, Any] = self._request("GET", "/health", None, PATIENCE)[2]
         return document
 
     def _ask_until_answered(self, prompt: str) -> Answer:
@@ -99,7 +100,7 @@ class LimitedServer:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _wait_for_port(self, seconds: float = 120) -> int | None:
+    def _wait_for_port(self, seconds: float = PATIENCE) -> int | None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))

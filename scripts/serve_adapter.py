@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 
 from adapter_example import held_out_items, score
+from patience import PATIENCE
 
 AT_ONCE = 8  # questions, for the base and for the adapter in turn
 SHOWN = 3
@@ -41,7 +42,7 @@ def serving(model: str) -> Iterator[str]:
         yield re.search(r"http://[\d.]+:\d+", said)[0]  # type: ignore[index]
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
 
 
 def ask(url: str, model: str, system: str, text: str) -> str:

@@ -12,6 +12,8 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
+from patience import PATIENCE
+
 # Said in full, so that both servers sample alike. Free text: greedy answers of small models go round in circles.
 SAMPLING = {
     "temperature": 0.8,
@@ -21,7 +23,6 @@ SAMPLING = {
     "repeat_penalty": 1.0,  # llama-server's name
     "repetition_penalty": 1.0,  # edgeai's
 }
-TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ def chat(
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": max_tokens, "seed": seed}
     body |= SAMPLING | {"stream": True, "stream_options": {"include_usage": True}} | fields
     address = urlsplit(base_url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     try:
         reply = Reply(time.perf_counter())

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.002
-START_SECONDS = 120.0  # until a server that is not ready is given up
 STOP_SECONDS = 40.0  # longer than the grace that either server gives its requests
 
 
@@ -112,7 +113,7 @@ def free_port() -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not _healthy(port):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"a server did not start: {process.args!r}\n{_tail(log)}")
@@ -120,7 +121,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
 
 
 def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
