@@ -127,6 +127,7 @@ class Engine:
         except Interrupted:
             self.memory.update(now=True)
             return []
+        self.memory.ran()
         chosen = [(job.sequence, self._sample(job)) for job in due]
         self.scheduler.computed(plan, [len(outputs) for _, outputs in chosen[: len(plan.decode)]])
         for job, (_, outputs) in zip(due, chosen, strict=True):

@@ -108,9 +108,9 @@ class Governor:
         level = max(self.level, 1)
         return level < REFUSING and self._gauge.available() < self._reserve * EIGHTHS[level] // 8
 
-    def missing(self) -> int:
-        """Bytes that should be left now and are not; for any thread."""
-        return max(0, self._reserve * KEEP // 8 - self._gauge.available())
+    def spare(self) -> int:
+        """Bytes that may be taken as things are now; below zero: that should be given back. For any thread."""
+        return self._gauge.available() - self._reserve * KEEP // 8
 
     def rest(self) -> float:
         """Seconds before which the first level will hardly begin while this process is at rest."""

@@ -47,6 +47,10 @@ class KVBudget:
         while self._cache.used_bytes > left and self._cache.evict():
             pass
 
+    def tighten(self, limit: int) -> None:
+        """Let nothing more in beyond `limit` bytes, until `restrain` is called; what is there stays."""
+        self.limit = max(0, min(self.limit, limit))
+
     def restrain(self, limits: Limits) -> None:
         """Obey new limits: blocks beyond them leave the cache at once."""
         self.limit, self.alone_limit, self.caching = limits.kv_bytes, limits.alone_bytes, limits.caching

@@ -80,12 +80,18 @@ class MemoryControl:
                 self._runner.shrink()
             trim_heap()
 
+    def ran(self) -> None:
+        """Between a run, which may have taken long, and keeping what it computed: there is room in what is left now."""
+        governor = self._governor
+        if governor is not None and governor.due():
+            self._scheduler.budget.tighten(self._scheduler.committed_bytes + governor.spare())
+
     def _relieve(self) -> bool:
         """Have the cache give up what is missing; whether that was not enough for the run to go on. The guard's."""
         governor = self._governor
-        if governor is None or not (missing := governor.missing()):
+        if governor is None or (spare := governor.spare()) >= 0:
             return False
-        self._scheduler.budget.give_up(missing)
+        self._scheduler.budget.give_up(-spare)
         return governor.scarcer()
 
     def check(self, prompt_tokens: int) -> None:

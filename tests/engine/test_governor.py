@@ -145,12 +145,12 @@ def test_the_less_is_left_the_sooner_it_is_looked_at_again(machine: Machine, gov
     assert rest(RESERVE // 2 + 3 * int(FASTEST)) == 3.0
 
 
-@pytest.mark.parametrize(("available", "missing"), [(10 * RESERVE, 0), (500, 0), (499, 1), (0, 500)])
-def test_what_is_missing_is_what_growth_leaves_free(
-    machine: Machine, governor: Governor, available: int, missing: int
+@pytest.mark.parametrize(("left", "spare"), [(2 * RESERVE, 1100), (500, 0), (499, -1), (0, -500)])
+def test_what_may_be_taken_is_what_growth_does_not_leave_free(
+    machine: Machine, governor: Governor, left: int, spare: int
 ) -> None:
-    machine.left = available
-    assert governor.missing() == missing
+    machine.left = left
+    assert governor.spare() == spare
 
 
 def test_levels_take_away_step_by_step(machine: Machine, governor: Governor) -> None:

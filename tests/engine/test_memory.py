@@ -115,6 +115,24 @@ def test_a_run_is_interrupted_when_memory_goes_meanwhile(engine: Engine, machine
     assert resumed.is_set()
 
 
+def test_what_a_long_run_computed_is_cached_only_where_there_is_room_afterwards(
+    engine: Engine, machine: Machine
+) -> None:
+    prefill = engine.runner.prefill
+
+    def long(*args: Any) -> Any:
+        logits = prefill(*args)
+        machine.left = 5 * MIB - 1  # less than growth leaves free, but still no level
+        return logits
+
+    engine.runner.prefill = long  # type: ignore[method-assign]
+    engine.add("a", PROMPT, SamplingParams(max_tokens=4, ignore_eos=True))
+    engine.step()
+    assert engine.cache.used_bytes == 0
+    assert engine.stats().memory.level == 0
+    assert engine.stats().running == 1
+
+
 def test_at_rest_the_cache_is_given_back_and_the_level_falls_by_itself(engine: Engine, machine: Machine) -> None:
     async def answer() -> None:
         async for _ in owner.generate(PROMPT, SamplingParams(max_tokens=3, ignore_eos=True)):
