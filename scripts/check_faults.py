@@ -16,7 +16,7 @@ from pathlib import Path
 from faults_lab import Lab, Record
 from faults_tried import FAULTS
 
-OTHER_ROWS = [("memory pressure", "see `./scripts/check_memory_limit`")]
+OTHER_ROWS = [("memory pressure", "tried by `./scripts/check_memory_limit`")]
 
 
 def table(record: Record, missing: dict[str, str]) -> str:

@@ -139,6 +139,8 @@ def _ask_rounds(
                 result.equal += equal(answer, wanted)
                 result.near_ties += same(answer, wanted) and not equal(answer, wanted)
                 result.widest_tie = max(result.widest_tie, tie(answer, wanted) or 0.0)
+        with _neighbour(box, result, args):  # one more, for a server at rest
+            pass
     except OSError as error:
         result.outcome, result.says = "killed", f"{type(error).__name__}: {error}"
     result.refusals = server.refusals
@@ -146,10 +148,7 @@ def _ask_rounds(
 
 @contextlib.contextmanager
 def _neighbour(box: LimitedBox, result: Outcome, args: argparse.Namespace) -> Iterator[None]:
-    """One in the box from the beginning of the block on, gone at its end: two at once would take twice as much.
-
-    If it has not got all by then, the server is at rest while it goes on.
-    """
+    """One in the box from the beginning of the block on, gone at its end: two at once would take twice as much."""
     if not args.neighbour:
         yield
         return
@@ -179,6 +178,8 @@ def show(outcome: Outcome) -> None:
             f" {outcome.refusals} refused to come again; highest level {outcome.highest_level}"
         )
         peak = "not counted" if outcome.peak is None else f"{outcome.peak / MIB:.0f} MiB"
+        if outcome.neighbours:
+            print(f"  {outcome.neighbours} neighbours got all that they wanted")
         print(f"  peak {peak}, of its own {outcome.resident / MIB:.0f} MiB, {outcome.seconds:.0f} s", flush=True)
 
 
@@ -192,7 +193,8 @@ def main() -> None:
     parser.add_argument("--threads", default="2")
     parser.add_argument(
         "--neighbour", nargs=4, metavar=("STEP", "PAUSE", "MOST", "HOLD"),
-        help="in the same group: MiB at a time, seconds between, MiB in all, seconds to hold them",
+        help="in the same group, in each round and once at rest: MiB at a time, seconds between, MiB in all, seconds to"
+        " hold them",
     )  # fmt: skip
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

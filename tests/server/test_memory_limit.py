@@ -40,14 +40,11 @@ def test_eight_clients_within_512_mib_and_a_clear_no_where_it_ends(smollm_packag
 
 @pytest.mark.slow
 def test_a_neighbour_gets_its_memory_from_a_server_at_work_and_at_rest(smollm_package: Package, tmp_path: Path) -> None:
-    """4 MiB every 0.1 s, 170 MiB in all, held for two seconds: more than is free, less than the server can give up.
-
-    On a fast machine the round is over before the neighbour has it all: the rest is taken from a server at rest.
-    """
+    """4 MiB every 0.1 s, 170 MiB in all, held for two seconds: more than is free, less than the server can give up."""
     options = ("--limits", "512", "--clients", "5", "--rounds", "2", "--neighbour", "4", "0.1", "170", "2")
     (outcome,) = check(smollm_package, tmp_path / "report.json", *options)
     if outcome["way"] == "rlimit":
         pytest.skip("no control group can be made here, and nothing else has neighbours")
     assert outcome["outcome"] == "served"
     assert outcome["answers"] == 10
-    assert outcome["neighbours"] == 2
+    assert outcome["neighbours"] == 3
