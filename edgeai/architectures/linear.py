@@ -163,9 +163,19 @@ class LinearBuilder:
         own, own_scales = offset_columns(digits_of(offsets_of(tensor), tensor.bits), columns)
         whole = np.concatenate([tensor.codes, own], axis=1)
         codes = self.graph.weight(f"{name}.codes", pack_codes(whole, tensor.bits, tensor.block_size))
-        offset_scales = self.float32(self.graph.weight(f"{name}.offset_scales", own_scales), own_scales)
-        scales = self.graph.op("Concat", [self.scales(name, tensor), offset_scales], axis=1)
+        scales = self._scales_beside(name, tensor, own_scales)
         return self._product(self._extend(x, columns), _with_bias([codes, scales], bias), tensor, whole.shape)
+
+    def _scales_beside(self, name: str, tensor: BlockTensor, own: NDArray[np.float16]) -> str:
+        """The scales of a grid and `own` of further columns beside them, as float32.
+
+        Stored as one where that is possible, because every operator that is folded at load makes loading longer.
+        """
+        if tensor.super_scales is None and tensor.scales.dtype == own.dtype:
+            whole = np.concatenate([tensor.scales, own], axis=1)
+            return self.float32(self.graph.weight(f"{name}.scales", whole), whole)
+        offset_scales = self.float32(self.graph.weight(f"{name}.offset_scales", own), own)
+        return self.graph.op("Concat", [self.scales(name, tensor), offset_scales], axis=1)
 
     def _extend(self, x: str, columns: Columns) -> str:
         """X [..., inputs] with the sums of its blocks and zeros behind it: [..., inputs + columns.count]."""

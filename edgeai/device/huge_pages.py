@@ -9,25 +9,19 @@ changes nothing but speed; where the kernel refuses, nothing is lost.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import re
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.device.files import read_number
 
-log = logging.getLogger(__name__)
-
 MADV_COLLAPSE = 25
 PAGE_SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 SMAPS = Path("/proc/self/smaps")
 LARGEST_PAGE = 4 << 20  # with larger ones, as on 16 KiB kernels, rounding would waste more than is won
 FILLED = 0.9  # of a mapping: collapsing fills what was never touched
-DELAY = 5.0  # seconds
 STEP = 16 << 20  # bytes collapsed in one call, so that other threads may map memory in between
 
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0 *(?:\[heap\])?\n")
@@ -77,21 +71,3 @@ def page_size() -> int | None:
     """Bytes of a huge page; None where there are none, or too large ones."""
     size = read_number(PAGE_SIZE_FILE)
     return size if size is not None and os.sysconf("SC_PAGESIZE") < size <= LARGEST_PAGE else None
-
-
-def collapse_in_background(delay: float = DELAY) -> threading.Thread:
-    """Start `collapse` in a thread of its own, `delay` seconds from now.
-
-    It takes some tenths of a second of a processor and of memory's attention, which the first answer needs more.
-    """
-
-    def run() -> None:
-        time.sleep(delay)
-        try:
-            log.info("%d MiB of memory are in huge pages", collapse() >> 20)
-        except OSError as error:  # such as a container without /proc
-            log.info("memory stays in small pages: %s", error)
-
-    thread = threading.Thread(target=run, name="edgeai-huge-pages", daemon=True)
-    thread.start()
-    return thread

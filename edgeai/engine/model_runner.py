@@ -57,13 +57,14 @@ class ModelRunner:
         self._session = self._load(graph)
         self._bank: AdapterBank | None = None  # of decoding rows; None while the plain graph is in use
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]
-        self._logits: Logits = np.empty((0, shape.vocab_size), np.float32)  # of the newest verification
+        most = settings.max_rows * (1 + settings.draft_tokens)
+        self._logits: Logits = np.empty((most, shape.vocab_size), np.float32)  # of decoding rows; pages come with use
 
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._session.shrink()
         self._bound.clear()
-        self._logits = self._logits[:0].copy()
+        self._logits = np.empty_like(self._logits)
 
     def interrupt(self) -> None:
         """End the run that is under way, if there is one; it raises `Interrupted`."""
@@ -90,7 +91,7 @@ class ModelRunner:
     def decode(self, tokens: Sequence[int], lengths: Sequence[int], adapters: Sequence[Adapter | None] = ()) -> Logits:
         """One new token for each of the slots 0, 1, ...; `lengths` are the tokens each already has in the cache.
 
-        Returns logits [rows, vocab_size], valid until the next call with as many rows.
+        Returns logits [rows, vocab_size], valid until the next call of this or `verify`.
         """
         rows = len(tokens)
         binding, inputs = self._bind_once(rows, 1, adapters)
@@ -108,9 +109,11 @@ class ModelRunner:
     ) -> list[Logits]:
         """Some new tokens for each of the slots 0, 1, ...: the newest one and a draft of what follows.
 
-        Returns the logits [len(row), vocab_size] of every position, row by row, valid until the next call.
+        Returns the logits [len(row), vocab_size] of every position, row by row, valid until the next call of this or
+        `decode`.
         """
         counts = np.array([len(row) for row in tokens], np.int32)
+        logits = self._logits_of(int(counts.sum()))
         binding, inputs = self._bind_once(len(tokens), int(counts.max()), adapters)
         real = np.arange(inputs.ids.shape[1]) < counts[:, None]  # the rest of each row is padding
         inputs.ids[real] = np.concatenate(tokens)
@@ -118,15 +121,13 @@ class ModelRunner:
         inputs.seqlens_k[:] = np.asarray(lengths) + counts - 1
         inputs.total[...] = inputs.seqlens_k.max() + 1
         wanted = np.flatnonzero(real)
-        if len(self._logits) < len(wanted):
-            self._logits = np.empty((len(wanted), self.shape.vocab_size), np.float32)
         binding.input("logit_index", wanted)
-        binding.output("logits", self._logits[None, : len(wanted)])
+        binding.output("logits", logits[None])
         if inputs.adapters is not None:
             inputs.adapters.move(wanted // inputs.ids.shape[1])
             inputs.adapters.write(adapters or [None] * len(tokens))
         self._session.run_bound(binding)
-        return np.split(self._logits[: len(wanted)], counts.cumsum()[:-1])
+        return np.split(logits, counts.cumsum()[:-1])
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
@@ -157,21 +158,37 @@ class ModelRunner:
             self._bound.clear()  # bindings hold on to the bank they were made for
             self._bank = self._bank.replaced(adapters)
         if (rows, new) not in self._bound:
-            self._bound[rows, new] = self._bind(slice(0, rows), new=new, bank=self._bank)
+            logits = self._logits_of(rows)
+            self._bound[rows, new] = self._bind(slice(0, rows), new=new, bank=self._bank, logits=logits)
         return self._bound[rows, new]
 
+    def _logits_of(self, positions: int) -> Logits:
+        """Where decoding rows get their logits [positions, vocab_size]: one place for runs of all shapes."""
+        if len(self._logits) < positions:
+            self._bound.clear()  # bindings hold on to where they write
+            self._logits = np.empty((positions, self.shape.vocab_size), np.float32)
+        return self._logits[:positions]
+
     def _bind(
-        self, slots: slice, *, new: int, every_position: bool = False, bank: AdapterBank | None = None
+        self,
+        slots: slice,
+        *,
+        new: int,
+        every_position: bool = False,
+        bank: AdapterBank | None = None,
+        logits: Logits | None = None,
     ) -> tuple[Binding, _Inputs]:
         rows = slots.stop - slots.start
         wanted = np.arange(rows * new) if every_position else np.arange(1, rows + 1) * new - 1
+        if logits is None:
+            logits = np.empty((len(wanted), self.shape.vocab_size), np.float32)
         binding = self._session.binding()
         inputs = _Inputs(
             np.zeros((rows, new), np.int64),
             np.full(rows, new, np.int32),
             np.zeros(rows, np.int32),
             np.zeros((), np.int32),
-            np.empty((1, len(wanted), self.shape.vocab_size), np.float32),
+            logits[None],
             None if bank is None else AdapterInputs(binding, bank, rows, wanted // new),
         )
         binding.input("input_ids", inputs.ids)

@@ -1,6 +1,6 @@
 """Attention scores of a chunk: whole where they fit into the scratch memory, else tile by tile.
 
-Whole they are faster (docs/performance.md), and take heads * tokens * capacity floats.
+Whole they are faster over a cache of floats (docs/performance.md), and take heads * tokens * capacity floats.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from edgeai.engine.config import EngineSettings, ModelShape
 
 
 def with_scores_that_fit(settings: EngineSettings, shape: ModelShape, capacity: int) -> EngineSettings:
-    """`settings`, with scores tile by tile if those of a whole chunk take more than `scratch_bytes`."""
+    """`settings`, with scores tile by tile if whole ones gain nothing, or take more than `scratch_bytes`."""
     wanted = settings.chunk_tokens * token_bytes(shape, capacity)
-    return replace(settings, whole_scores=settings.whole_scores and wanted <= settings.scratch_bytes)
+    pays = shape.kv_type == "float32" and wanted <= settings.scratch_bytes
+    return replace(settings, whole_scores=settings.whole_scores and pays)
 
 
 def largest_chunk(settings: EngineSettings, shape: ModelShape, capacity: int) -> int:

@@ -73,12 +73,13 @@ def make_server(packages: Sequence[Package], settings: ServerSettings, marker: R
     # it starts, because two threads must not import one package at the same time.
     import edgeai.encoder.async_encoder
     import edgeai.model  # noqa: F401
-    from edgeai.device.heap import map_large_blocks, trim_heap
-    from edgeai.device.huge_pages import collapse_in_background
+    from edgeai.device.heap import map_large_blocks, share_one_heap, trim_heap
+    from edgeai.device.tidying import tidy_in_background
     from edgeai.package.adapters import AdapterStore
     from edgeai.server.engine_settings import engine_settings
 
     map_large_blocks()
+    share_one_heap()
     decoder = packages[0].manifest.kind == "decoder"
     limits = engine_settings(packages[0], settings, say, marker) if decoder else None
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
@@ -93,8 +94,7 @@ def make_server(packages: Sequence[Package], settings: ServerSettings, marker: R
     models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
     server = QuietServer(server_config(create_app(models, bodies=BodyBudget.of(read_memory()))))
     trim_heap()  # loading leaves holes
-    if model is None or not model.tight:  # what huge pages round up to would be missing
-        collapse_in_background()
+    tidy_in_background(huge_pages=model is None or not model.tight)  # what they round up to would be missing
     return server
 
 

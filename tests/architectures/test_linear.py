@@ -184,6 +184,18 @@ def test_block_sums_are_shared(tmp_path: Path) -> None:
     assert [node.op_type for node in nodes].count("ReduceSum") == 2  # of x and of y
 
 
+def test_scales_of_all_columns_are_stored_as_one(tmp_path: Path) -> None:
+    """Nothing but their cast is left to be folded when the graph is loaded."""
+    with GraphBuilder(tmp_path / "weights.bin") as graph:
+        LinearBuilder(graph).matmul("x", "w", stored("q4_1", (4, 64)))
+        graph.save(tmp_path / "model.onnx", name="test")
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    product = next(node for node in model.node if node.op_type == "MatMulNBits")
+    assert [node.op_type for node in model.node if product.input[2] in node.output] == ["Cast"]
+    scales = next(tensor for tensor in model.initializer if tensor.name == "w.scales")
+    assert list(scales.dims) == [4, 4]  # two blocks, and one for each digit of the offsets
+
+
 def test_small_scales_take_few_bytes_and_are_folded(tmp_path: Path) -> None:
     """On disk one byte for each block; once loaded, nothing but the operator and its constants."""
     tensor = stored("4-bit super-blocks and minimums", (64, 256))

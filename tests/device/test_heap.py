@@ -30,12 +30,30 @@ print(resident() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
 @pytest.mark.parametrize("mapped", [True, False])
 def test_freed_blocks_go_back(mapped: bool) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(mapped=mapped)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
-    )
-    held = int(done.stdout)
+    held = int(run(SCRIPT.format(mapped=mapped)))
     assert (held < 8 << 20) == mapped  # without it they stay, which is why it is needed
+
+
+THREAD = """
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from edgeai.device.heap import share_one_heap
+
+if {shared}:
+    assert share_one_heap()
+malloc = ctypes.CDLL(None).malloc
+malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+with ThreadPoolExecutor(1) as pool:
+    print(abs(pool.submit(malloc, 1000).result() - malloc(1000)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_allocate_from_the_main_heap(shared: bool) -> None:
+    assert (int(run(THREAD.format(shared=shared))) < 1 << 30) == shared
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    return done.stdout

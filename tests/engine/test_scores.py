@@ -21,6 +21,10 @@ def test_scores_are_whole_where_a_whole_chunk_fits() -> None:
     assert not with_scores_that_fit(replace(SETTINGS, whole_scores=False), SMALL, 16).whole_scores
 
 
+def test_over_a_cache_of_codes_whole_scores_gain_nothing() -> None:
+    assert not with_scores_that_fit(SETTINGS, replace(SMALL, kv_type="int8"), 16).whole_scores
+
+
 def test_a_long_context_does_not_make_chunks_small() -> None:
     """Tiles need no scratch memory; only graphs that know none have chunks cut."""
     tiled = with_scores_that_fit(SETTINGS, SMALL, 1 << 17)
