@@ -9,22 +9,27 @@ from __future__ import annotations
 import ctypes
 import mmap
 
-import psutil
+from edgeai.device.mappings import Mapping, own_mappings
 
 
 def release_file_pages() -> int:
     """Unmap the unmodified pages of all read-only mappings of files. Returns how many bytes they were.
 
-    Pages that were written to, such as relocated tables, would come back as they are in the file. Mappings that have
-    one, or could get one meanwhile, are left alone.
+    Raises OSError where the kernel does not tell.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     released = 0
-    for mapping in psutil.Process().memory_maps(grouped=False):
-        if not mapping.path.startswith("/") or "w" in mapping.perms or mapping.anonymous or mapping.swap:
-            continue
-        start, stop = (int(end, 16) for end in mapping.addr.split("-"))
-        if libc.madvise(start, stop - start, mmap.MADV_DONTNEED) == 0:  # else it is locked in memory
-            released += mapping.rss
+    for mapping in filter(is_like_its_file, own_mappings()):
+        if libc.madvise(mapping.start, mapping.stop - mapping.start, mmap.MADV_DONTNEED) == 0:  # else it is locked
+            released += mapping.resident
     return released
+
+
+def is_like_its_file(mapping: Mapping) -> bool:
+    """Whether all of a mapping can be read again from its file, now and later.
+
+    Pages that were written to, such as the tables that the loader relocates, would come back as they are in the file.
+    """
+    modified = mapping.anonymous or mapping.swapped or "w" in mapping.permissions
+    return mapping.name.startswith("/") and not modified

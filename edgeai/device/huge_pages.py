@@ -10,41 +10,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.device.files import read_number
+from edgeai.device.mappings import Mapping, own_mappings
 
 MADV_COLLAPSE = 25
 PAGE_SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
-SMAPS = Path("/proc/self/smaps")
 LARGEST_PAGE = 4 << 20  # with larger ones, as on 16 KiB kernels, rounding would waste more than is won
 FILLED = 0.9  # of a mapping: collapsing fills what was never touched
 STEP = 16 << 20  # bytes collapsed in one call, so that other threads may map memory in between
 
-_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0 *(?:\[heap\])?\n")
 
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """Anonymous memory of this process, in bytes."""
-
-    start: int
-    stop: int
-    resident: int
-
-
-def anonymous_mappings(smaps: str) -> Iterator[Mapping]:
-    """Private anonymous mappings of a `smaps` file that are held to no page size by their owner."""
-    headers = list(_HEADER.finditer(smaps))
-    for header, following in zip(headers, [*(h.start() for h in headers[1:]), len(smaps)], strict=True):
-        body = smaps[header.end() : following]
-        end = re.search(r"^VmFlags:(.*)$", body, re.MULTILINE)
-        resident = re.search(r"^Rss: +(\d+) kB$", body, re.MULTILINE)
-        if end and resident and " nh" not in end[1]:
-            yield Mapping(int(header[1], 16), int(header[2], 16), int(resident[1]) * 1024)
+def is_plain_memory(mapping: Mapping) -> bool:
+    """Whether it belongs to no file, may be written, and is held to no page size by its owner."""
+    return mapping.permissions == "rw-p" and mapping.name in ("", "[heap]") and "nh" not in mapping.flags
 
 
 def collapse(least: int = 4 << 20) -> int:
@@ -55,7 +35,7 @@ def collapse(least: int = 4 << 20) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     done = 0
-    for mapping in list(anonymous_mappings(SMAPS.read_text())):
+    for mapping in filter(is_plain_memory, own_mappings()):
         whole = mapping.stop - mapping.start
         if whole < least or mapping.resident < FILLED * whole:
             continue

@@ -7,10 +7,10 @@ import mmap
 import re
 from pathlib import Path
 
-import psutil
 import pytest
 
 from edgeai.device.file_pages import release_file_pages
+from edgeai.device.mappings import own_mappings
 
 SIZE = 8 << 20
 PROT_READ, PROT_WRITE = 1, 2
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 def resident(path: Path) -> int:
     """Bytes of a file that are mapped and resident here."""
-    return sum(each.rss for each in psutil.Process().memory_maps(grouped=False) if each.path == str(path))
+    return sum(each.resident for each in own_mappings() if each.name == str(path))
 
 
 def test_what_was_read_goes_and_comes_back(file: Path) -> None:

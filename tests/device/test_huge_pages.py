@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import mmap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeai.device import huge_pages
-from edgeai.device.huge_pages import Mapping, anonymous_mappings, collapse, page_size
+from edgeai.device.huge_pages import collapse, is_plain_memory, page_size
+from edgeai.device.mappings import Mapping
 
-SMAPS = """
-7f0000000000-7f0000800000 rw-p 00000000 00:00 0
-Size:               8192 kB
-Rss:                8000 kB
-VmFlags: rd wr mr mw me ac sd
-7f1000000000-7f1000800000 rw-p 00000000 08:01 42                         /usr/lib/libc.so.6
-Size:               8192 kB
-Rss:                8192 kB
-VmFlags: rd wr mr mw me ac sd
-7f2000000000-7f2000800000 rw-p 00000000 00:00 0
-Size:               8192 kB
-Rss:                 100 kB
-VmFlags: rd wr mr mw me ac nr sd nh
-7f3000000000-7f3000800000 r--p 00000000 00:00 0
-Size:               8192 kB
-Rss:                8192 kB
-VmFlags: rd mr mw me ac sd
-55aa00000000-55aa00100000 rw-p 00000000 00:00 0                          [heap]
-Size:               1024 kB
-Rss:                 512 kB
-VmFlags: rd wr mr mw me ac sd
-"""
+LIKE_THE_HEAP = Mapping(0, 8192, "rw-p", "[heap]", 8192, 8192, 0, frozenset())
 
 
 def test_only_anonymous_memory_that_may_be_written_is_meant() -> None:
     """Not files, not what is only read, not the KV cache, which asks for small pages (nh)."""
-    assert list(anonymous_mappings(SMAPS)) == [
-        Mapping(0x7F0000000000, 0x7F0000800000, 8000 * 1024),
-        Mapping(0x55AA00000000, 0x55AA00100000, 512 * 1024),
-    ]
+    assert is_plain_memory(LIKE_THE_HEAP)
+    assert is_plain_memory(replace(LIKE_THE_HEAP, name=""))
+    for other in ({"name": "/usr/lib/libc.so.6"}, {"permissions": "r--p"}, {"flags": frozenset({"nh"})}):
+        assert not is_plain_memory(replace(LIKE_THE_HEAP, **other))
 
 
 @pytest.mark.skipif(page_size() is None, reason="needs transparent huge pages")
