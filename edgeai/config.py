@@ -75,7 +75,9 @@ class ServerSettings:
     kv_daily_bytes: int = setting(2 << 30, "kv_writes", least=0)  # most of them to write in a day: SD cards wear
     threads: int | None = setting(None, least=1)
     max_rows: int | None = setting(None, "rows", least=1, most=1024)  # sequences that run at once
-    max_queue: int = setting(64, "queue", least=0, most=1_000_000)  # requests that may wait; one more is refused
+    max_queue: int = setting(64, least=0, most=1_000_000)  # requests that may wait; one more is refused
+    max_queue_per_client: int | None = setting(None, least=0, most=1_000_000)  # of one client; None: half of all
+    latency_ms: float = setting(250.0, least=1, most=3_600_000)  # between an answer's tokens, while prompts are read
     profile: bool = True  # whether settings that were tuned for this machine are used
     check: CheckMode = "changed"  # when a child process tries the settings before the server uses them
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", live=True)

@@ -11,6 +11,8 @@
     ├── TrialFailed             500  settings with which a child process died, hung or could not load the model
     ├── ValidationFailed        500  a build that does not reproduce its source
     ├── Overloaded              503  try again after `retry_after` seconds
+    │   └── TooManyRequests     429  of one client; others are served
+    ├── DeadlineExceeded        504  no answer in the time that the request allows
     ├── OutOfMemory             507  the request or model does not fit the memory budget
     └── OutOfDisk               507  no room to write
 
@@ -90,6 +92,18 @@ class Overloaded(EdgeaiError):
     def __init__(self, message: str, hint: str = "", *, retry_after: int = 1) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+
+
+class TooManyRequests(Overloaded):
+    """One client has too many requests that wait."""
+
+    status = 429
+
+
+class DeadlineExceeded(EdgeaiError):
+    """The answer cannot begin by the request's own deadline."""
+
+    status = 504
 
 
 class OutOfMemory(EdgeaiError):

@@ -28,6 +28,7 @@ from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, KVType, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
+from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.grammar.compiler import GrammarCompiler
 from edgeai.memory_plan import make_governor, planned
@@ -224,11 +225,16 @@ class AsyncModel(_LoadedModel):
         self.engine = AsyncEngine(self._engine)
 
     async def stream(
-        self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = (), *, client: str = ""
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        stop: Sequence[str] = (),
+        *,
+        terms: Terms = DEFAULT_TERMS,
     ) -> AsyncGenerator[Chunk, None]:
         """Continue token ids; closing the generator cancels the request. Raises as `AsyncEngine.generate` does."""
         text = TextStream(self.tokenizer, stop)
-        async with aclosing(self.engine.generate(prompt, params, client=client, adapter=self.adapter)) as outputs:
+        async with aclosing(self.engine.generate(prompt, params, terms=terms, adapter=self.adapter)) as outputs:
             async for output in outputs:
                 chunk = text.push(output)
                 yield chunk

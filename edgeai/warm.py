@@ -112,10 +112,10 @@ def computed(model: Model, tokens: Sequence[int]) -> dict[bytes, Block]:
         pass
     cache = model.engine.cache
     keys = list(chain_keys(tokens, cache.block_tokens))
-    blocks = cache.match(keys)
+    blocks = {key: block for key in cache.match(keys) if (block := cache.get(key)) is not None}
     if len(blocks) < len(keys):
         raise OutOfMemory(f"the KV budget does not hold a prompt of {len(tokens)} tokens twice", "free some memory")
-    return dict(zip(keys, blocks, strict=True))
+    return blocks
 
 
 def without_warm(manifest: Manifest) -> Manifest:

@@ -40,6 +40,17 @@ def serve(
     kv_disk: Annotated[
         str | None, typer.Option(help="Disk for prompts that need not be read again after a restart; 0 for none.")
     ] = None,
+    rows: Annotated[int | None, typer.Option(help="Most answers that are written at once.")] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(help="Most milliseconds between two tokens of an answer, while prompts are read; 250 by default."),
+    ] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(help="Most requests that wait for their turn; 64 by default.")
+    ] = None,
+    max_queue_per_client: Annotated[
+        int | None, typer.Option(help="Most of them that one client may have; half of all by default.")
+    ] = None,
     profile: Annotated[
         bool | None,
         typer.Option("--profile/--no-profile", help="Whether to use what `edgeai tune` found for this machine."),

@@ -21,6 +21,7 @@ from edgeai.device.pressure import PressureWatch
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
+from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.errors import EdgeaiError, Overloaded
 
 log = logging.getLogger(__name__)
@@ -54,18 +55,23 @@ class AsyncEngine:
         return self._engine.context_length
 
     async def generate(
-        self, prompt: Sequence[int], params: SamplingParams, *, client: str = "", adapter: Adapter | None = None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        terms: Terms = DEFAULT_TERMS,
+        adapter: Adapter | None = None,
     ) -> AsyncGenerator[TokenOutput, None]:
         """Tokens of one request. Closing the generator, or cancelling its task, cancels the request.
 
-        Raises `InvalidInput`, `ContextLengthExceeded` or `Overloaded` in place of the first token.
+        Raises `InvalidInput`, `ContextLengthExceeded`, `Overloaded` or `DeadlineExceeded` in place of the first token.
         """
         self._engine.check(prompt, params)  # reads constants only
         if self._closing:
             raise Overloaded("the engine is shutting down", "try again later")
-        request_id = f"{client}/{next(self._numbers)}"
+        request_id = str(next(self._numbers))
         stream = _Stream(asyncio.get_running_loop())
-        self._commands.put(lambda: self._add(request_id, stream, prompt, params, adapter))
+        self._commands.put(lambda: self._add(request_id, stream, prompt, params, adapter, terms))
         if not self._thread.is_alive():
             raise Overloaded("the engine was shut down", "try again later")
         try:
@@ -128,10 +134,11 @@ class AsyncEngine:
         prompt: Sequence[int],
         params: SamplingParams,
         adapter: Adapter | None,
+        terms: Terms,
     ) -> None:
         self._streams[request_id] = stream
         try:
-            self._engine.add(request_id, prompt, params, adapter)
+            self._engine.add(request_id, prompt, params, adapter, terms)
         except EdgeaiError as error:
             self._send({request_id: [error]})
 

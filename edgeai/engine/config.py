@@ -36,8 +36,9 @@ class EngineSettings:
 
     `kv_budget_bytes` covers running sequences and the prefix cache together. `max_context` shortens the model's own
     context. `chunk_tokens` is the most prompt tokens in one step; fewer are taken while others are decoding, so that a
-    chunk lasts no longer than `chunk_seconds` at the speed that was measured. `spin_us`, `cpus` and
-    `whole_scores` are those of `OnnxSession`.
+    step lasts no longer than `latency_seconds` at the speed that was measured. `max_queue` requests may wait beyond
+    those that there are free rows for, and `max_queue_per_client` of one client (None: half of all). `spin_us`, `cpus`
+    and `whole_scores` are those of `OnnxSession`.
     """
 
     threads: int = 2
@@ -47,12 +48,13 @@ class EngineSettings:
     whole_scores: bool = True  # where `scratch_bytes` hold them
     max_rows: int = 8
     max_queue: int = 64
+    max_queue_per_client: int | None = None
     max_context: int | None = None
     kv_budget_bytes: int = GIB
     prefix_cache: bool = True
     block_tokens: int = 32
     chunk_tokens: int = 128
-    chunk_seconds: float = 0.2
+    latency_seconds: float = 0.25  # between two tokens of a row, while somebody's prompt is read
     draft_tokens: int = 10  # the most tokens that are drafted for one row at a time; 0: no speculation
     max_adapters: int = 4  # different ones that decode at the same time; requests for more wait for a row of another
     scratch_bytes: int = 64 << 20  # for attention scores of one chunk: heads * chunk * capacity floats

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.engine.adapters import Adapter
+from edgeai.engine.admission import Admission
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.constraint import Mask, MaskWorker, RowMasks
 from edgeai.engine.governor import Governor
@@ -24,9 +25,10 @@ from edgeai.engine.scheduler import Plan, Scheduler
 from edgeai.engine.scores import with_scores_that_fit
 from edgeai.engine.sequence import Sequence
 from edgeai.engine.speculative import Draft, DraftPlanner, DraftRow
+from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.engine.warm_up import settle
-from edgeai.errors import EdgeaiError, InvalidInput, OutOfMemory, Overloaded
+from edgeai.errors import EdgeaiError, InvalidInput, OutOfMemory
 from edgeai.onnx_session import Interrupted
 
 RESTORE_POLL_SECONDS = 0.02  # how long cancellations and new requests may wait for blocks that are being restored
@@ -73,6 +75,7 @@ class Engine:
         block = self.settings.block_tokens
         self.cache = PrefixCache(block, block * shape.token_bytes)
         self.scheduler = Scheduler(self.settings, self.runner.arena, self.cache, shape, store)
+        self.admission = Admission(self.scheduler)
         self.memory = MemoryControl(governor, self.scheduler, self.runner, self.context_length)
         self.drafts = DraftPlanner(self.settings.draft_tokens)
         self.masks = MaskWorker()
@@ -90,9 +93,16 @@ class Engine:
         check_params(params, self.shape.vocab_size)
         check_prompt(prompt, self.shape.vocab_size, self.context_length)
 
-    def add(self, request_id: str, prompt: Tokens[int], params: SamplingParams, adapter: Adapter | None = None) -> None:
-        """Queue a request. Raises as `check` does, `Overloaded` when the queue is full or memory scarce, ValueError for
-        an id in use.
+    def add(
+        self,
+        request_id: str,
+        prompt: Tokens[int],
+        params: SamplingParams,
+        adapter: Adapter | None = None,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> None:
+        """Queue a request. Raises as `check` and `Admission.check` do, `Overloaded` when memory is scarce, ValueError
+        for an id in use.
 
         The first one with an adapter loads the graph for them, and raises as `Runner.enable_adapters` does.
         """
@@ -100,11 +110,10 @@ class Engine:
         self.memory.check(len(prompt))
         if request_id in self._sequences:
             raise ValueError(f"request {request_id!r} is running already")
-        if len(self.scheduler.waiting) >= self.settings.max_queue:
-            raise Overloaded(f"{len(self.scheduler.waiting)} requests are waiting already", "try again soon")
+        sequence = Sequence.start(request_id, prompt, params, adapter, terms)
+        self.admission.check(sequence)
         if adapter is not None:
             self.runner.enable_adapters()
-        sequence = Sequence.start(request_id, prompt, params, adapter)
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -116,24 +125,31 @@ class Engine:
 
     def step(self) -> Outputs:
         """Schedule, execute, sample, update. Returns the new tokens; a failed step leaves the books as they were."""
+        began = time.perf_counter()
         self.memory.update()
+        self._expire()
         plan = self.scheduler.schedule()
         if not plan:
             self.scheduler.wait(RESTORE_POLL_SECONDS)
             return []
         try:
             with self.memory.guard():
-                due = self._execute(plan)
+                due = self._decode(plan.decode) if plan.decode else []
+                plan = self.scheduler.fit(plan, time.perf_counter() - began)
+                due += self._prefill(plan)
         except Interrupted:
             self.memory.update(now=True)
             return []
         self.memory.ran()
+        computed = time.perf_counter()
         chosen = [(job.sequence, self._sample(job)) for job in due]
         self.scheduler.computed(plan, [len(outputs) for _, outputs in chosen[: len(plan.decode)]])
         for job, (_, outputs) in zip(due, chosen, strict=True):
             self._verified(job, len(outputs) - 1)
         self._fail(due)
-        return [(seq.request_id, self._update(seq, output)) for seq, outputs in chosen for output in outputs]
+        news = [(seq.request_id, self._update(seq, output)) for seq, outputs in chosen for output in outputs]
+        self.scheduler.chunks.ended(time.perf_counter() - computed)
+        return news
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -148,26 +164,26 @@ class Engine:
             drafted_tokens=self._drafted_tokens,
             accepted_tokens=self._accepted_tokens,
             memory=self.memory.state,
+            expired=self.admission.expired,
+            queued={priority.label: count for priority, count in self.scheduler.waiting.lengths().items()},
         )
 
-    def _execute(self, plan: Plan) -> list[_Due]:
-        """Logits of every sequence that is due a token. Two runs: a shared one would pad the decoding rows."""
-        due = self._decode(plan.decode) if plan.decode else []
+    def _prefill(self, plan: Plan) -> list[_Due]:
+        """Logits at the end of a prompt. A run of its own: one with the decoding rows would pad them to the chunk."""
         prefill = plan.prefill
-        if prefill is not None and prefill.slot is not None:
-            stop = prefill.computed + plan.chunk
-            ends = stop == len(prefill.tokens)
-            with self.masks.beside([(prefill.constraint, ())] if ends else []) as masks:
-                started = time.perf_counter()
-                chunk = prefill.tokens[prefill.computed : stop]
-                logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
-                self.scheduler.chunks.measured(plan.chunk, time.perf_counter() - started)
-            if ends:
-                due.append(_Due(prefill, logits[None], NO_DRAFT, *masks.rows))
-        return due
+        if prefill is None or prefill.slot is None:
+            return []
+        stop = prefill.computed + plan.chunk
+        ends = stop == len(prefill.tokens)
+        with self.masks.beside([(prefill.constraint, ())] if ends else []) as masks:
+            started = time.perf_counter()
+            chunk = prefill.tokens[prefill.computed : stop]
+            logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
+            self.scheduler.chunks.measured(plan.chunk, prefill.computed, time.perf_counter() - started)
+        return [_Due(prefill, logits[None], NO_DRAFT, *masks.rows)] if ends else []
 
     def _decode(self, sequences: Tokens[Sequence]) -> list[_Due]:
-        """One run over the newest token of every row, and over drafts of the next ones where they pay."""
+        """Logits of every decoding sequence: one run over the newest token of each, and over drafts where they pay."""
         drafts = self._draft(sequences)
         constrained = [(seq.constraint, draft.tokens) for seq, draft in zip(sequences, drafts, strict=True)]
         with self.masks.beside(constrained) as masks:
@@ -228,6 +244,12 @@ class Engine:
         self._drafted_tokens += len(due.draft.tokens)
         self._accepted_tokens += accepted
 
+    def _expire(self) -> None:
+        """End the requests that cannot have a first token by their deadline any more."""
+        for sequence, error in self.admission.overdue():
+            self.failures[sequence.request_id] = error
+            self.cancel(sequence.request_id)
+
     def _fail(self, due: Iterable[_Due]) -> None:
         """End the sequences whose masks could not be computed."""
         for job in due:
@@ -251,6 +273,8 @@ class Engine:
         length = len(sequence.tokens) + 1
         if length - sequence.prompt_tokens >= params.max_tokens or length >= self.context_length:
             return FinishReason.LENGTH
+        if self.admission.must_end(sequence):
+            return FinishReason.LENGTH
         return None
 
     def _update(self, sequence: Sequence, output: TokenOutput) -> TokenOutput:
@@ -264,6 +288,7 @@ class Engine:
         if output.finish_reason is not None:
             del self._sequences[sequence.request_id]
             self.scheduler.remove(sequence)
+            self.admission.finished(sequence, output.finish_reason)
         return output
 
 

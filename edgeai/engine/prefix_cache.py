@@ -44,15 +44,15 @@ class PrefixCache:
     def __contains__(self, key: bytes) -> bool:
         return key in self._blocks
 
-    def chain(self, tokens: Sequence[int], root: bytes = ROOT) -> list[bytes]:
-        """Keys of the whole blocks of `tokens`."""
-        return list(chain_keys(tokens, self.block_tokens, root))
-
-    def match(self, chain: Iterable[bytes]) -> list[Block]:
-        """The blocks of the longest cached beginning of a chain. They count as used now."""
+    def match(self, chain: Iterable[bytes]) -> list[bytes]:
+        """The keys of the longest cached beginning of a chain. Its blocks count as used now."""
         found = list(itertools.takewhile(self._blocks.__contains__, chain))
         self.touch(found)
-        return [self._blocks[key] for key in found]
+        return found
+
+    def get(self, key: bytes) -> Block | None:
+        """The block of a key, if it is there."""
+        return self._blocks.get(key)
 
     def put(self, key: bytes, block: Block) -> None:
         self._blocks[key] = block

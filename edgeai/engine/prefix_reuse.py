@@ -1,21 +1,30 @@
 """Brings the cached beginning of a prompt into its row, and remembers what a row has computed.
 
 Cached blocks are in memory (`PrefixCache`), or behind it in a `BlockStore`, from which they are restored while other
-rows go on decoding.
+rows go on decoding. While they do, no more than `SLICE_BYTES` are copied in one step: a long prompt is hundreds of
+megabytes.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+
 from edgeai.engine.config import EngineSettings
 from edgeai.engine.kv_budget import KVBudget
 from edgeai.engine.kv_cache import KVArena
-from edgeai.engine.prefix_cache import Block, PrefixCache, chain_keys
+from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.restore import BlockStore, Restore
 from edgeai.engine.sequence import Sequence
 
+SLICE_BYTES = 32 << 20
+
 
 class PrefixReuse:
-    """The way between the rows of the arena, the prefix cache and the store; at most one restore at a time."""
+    """The way between the rows of the arena, the prefix cache and the store.
+
+    `filling` is the sequence, one at a time, whose prompt has to wait for blocks that come into its row.
+    """
 
     def __init__(
         self,
@@ -30,66 +39,101 @@ class PrefixReuse:
         self._cache = cache
         self._budget = budget
         self._store = store if settings.prefix_cache else None
-        self._restore: Restore | None = None  # of the sequence that is to read its prompt next
+        self.filling: Sequence | None = None
+        self._found: deque[bytes] = deque()  # keys of blocks in memory that are to come
+        self._restore: Restore | None = None  # of what follows them
 
-    @property
-    def restoring(self) -> bool:
-        return self._restore is not None
-
-    def cached(self, sequence: Sequence) -> list[Block]:
-        """Blocks to start from; a token is left to compute, for its logits.
-
-        A sequence that waits for memory is looked up at every step, so keys are made only as far as blocks are found.
-        """
+    def known_tokens(self, sequence: Sequence) -> int:
+        """How many of a sequence's tokens would not have to be computed, as things are."""
         if not self._enabled:
-            return []
-        return self._cache.match(chain_keys(sequence.tokens[:-1], self._cache.block_tokens, sequence.cache_root))
+            return 0
+        keys = self._keys(sequence, len(sequence.tokens) - 1)
+        found = sum(1 for _ in itertools.takewhile(self._cache.__contains__, keys))
+        stored = len(self._store.run(keys[found:])) if self._store is not None else 0
+        return (found + stored) * self._cache.block_tokens
 
-    def start(self, sequence: Sequence, slot: int, prefix: list[Block]) -> None:
-        """Put `prefix` into a new row, and begin to restore what the store has behind it."""
-        for block in prefix:
-            self._arena.write(slot, sequence.computed, block)
-            sequence.computed += self._cache.block_tokens
-        if not sequence.preempted:
-            sequence.cached_tokens = sequence.computed
+    def cached(self, sequence: Sequence) -> list[bytes]:
+        """Keys of blocks in memory to start from, which count as used now; a token is left to compute, for its
+        logits.
+        """
+        return self._cache.match(self._keys(sequence, len(sequence.tokens) - 1)) if self._enabled else []
+
+    def start(self, sequence: Sequence, slot: int, found: list[bytes]) -> None:
+        """Begin to fill a new row with the blocks that were `found`, and with what the store has behind them."""
+        if found:
+            self.filling = sequence
+            self._found.extend(found)
         if self._store is None:
             return
-        chain = self._cache.chain(sequence.tokens[:-1], sequence.cache_root)
-        for key, block in zip(chain, prefix, strict=False):
-            self._store.offer(key, block, reused=True)
-        self._begin_restore(self._store, sequence, slot, chain[len(prefix) :])
+        keys = self._store.run(self._keys(sequence, len(sequence.tokens) - 1)[len(found) :])
+        if keys:
+            size = self._cache.block_tokens
+            first = len(found) * size
+            self.filling = sequence
+            self._restore = Restore(
+                self._store, keys, lambda i, block: self._arena.write(slot, first + i * size, block)
+            )
 
-    def _begin_restore(self, store: BlockStore, sequence: Sequence, slot: int, keys: list[bytes]) -> None:
-        found = store.run(keys)
-        if found:
-            start, size = sequence.computed, self._cache.block_tokens
-            self._restore = Restore(store, found, lambda i, block: self._arena.write(slot, start + i * size, block))
-
-    def take_restored(self, sequence: Sequence | None) -> None:
-        """Go on behind the blocks that a restore has brought back, once it is done."""
-        if self._restore is None or sequence is None or not self._restore.done:
+    def advance(self, *, others_decode: bool) -> None:
+        """Go on behind the blocks that have come: those in memory, and once they are done those restored."""
+        sequence = self.filling
+        if sequence is None:
             return
-        sequence.computed += self._restore.blocks * self._cache.block_tokens
+        slice_blocks = max(1, SLICE_BYTES // self._cache.block_bytes)
+        self._fill(sequence, slice_blocks if others_decode else len(self._found))
+        if not self._found and (self._restore is None or self._restore.done):
+            self.settle(sequence)
+
+    def settle(self, sequence: Sequence) -> None:
+        """If blocks are coming into a sequence's row, no more shall: it goes on behind those that are there."""
+        if sequence is not self.filling:
+            return
+        restored = 0
+        if self._restore is not None:
+            self._restore.cancel()
+            restored = self._restore.blocks
+        if not self._found:  # else there is a gap before them
+            sequence.computed += restored * self._cache.block_tokens
         if not sequence.preempted:
             sequence.cached_tokens = sequence.computed
-        self._restore = None
+        self._clear()
+
+    def _fill(self, sequence: Sequence, most: int) -> None:
+        if sequence.slot is None:
+            return
+        for _ in range(min(most, len(self._found))):
+            key = self._found.popleft()
+            block = self._cache.get(key)
+            if block is None:  # it had to leave meanwhile: from here on everything is computed
+                self._found.appendleft(key)
+                self.settle(sequence)
+                return
+            self._arena.write(sequence.slot, sequence.computed, block)
+            sequence.computed += self._cache.block_tokens
+            if self._store is not None:
+                self._store.offer(key, block, reused=True)
 
     def wait(self, seconds: float) -> None:
         """Wait for blocks that are being restored, when there is nothing else to do."""
         if self._restore is not None:
             self._restore.wait(seconds)
 
-    def cancel(self) -> None:
-        """Stop a restore, before its slot is anybody else's."""
-        if self._restore is not None:
-            self._restore.cancel()
-            self._restore = None
+    def cancel(self, sequence: Sequence) -> None:
+        """Bring a sequence no more, before its slot is anybody else's."""
+        if sequence is self.filling:
+            if self._restore is not None:
+                self._restore.cancel()
+            self._clear()
+
+    def _clear(self) -> None:
+        self.filling = self._restore = None
+        self._found.clear()
 
     def remember(self, sequence: Sequence) -> None:
         """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
         if not self._enabled or not self._budget.caching or sequence.slot is None:
             return
-        chain = self._cache.chain(sequence.tokens[: sequence.computed], sequence.cache_root)
+        chain = self._keys(sequence, sequence.computed)
         for index, key in enumerate(chain):
             if key in self._cache:
                 continue
@@ -101,3 +145,6 @@ class PrefixReuse:
             if self._store is not None:
                 self._store.offer(key, block, reused=False)
         self._cache.touch(chain)
+
+    def _keys(self, sequence: Sequence, tokens: int) -> list[bytes]:
+        return sequence.block_keys(tokens, self._cache.block_tokens)

@@ -13,7 +13,7 @@ class FinishReason(StrEnum):
     """Why a sequence ended."""
 
     STOP = "stop"  # an end-of-text or stop token was sampled
-    LENGTH = "length"  # max_tokens or the context was reached
+    LENGTH = "length"  # max_tokens, the context or the deadline was reached
     CANCELLED = "cancelled"  # the client went away
 
 
@@ -90,3 +90,5 @@ class EngineStats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     memory: MemoryState = MemoryState()
+    expired: int = 0  # requests that were refused or ended for their deadline
+    queued: Mapping[str, int] = field(default_factory=dict)  # of those that wait, by class

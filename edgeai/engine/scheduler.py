@@ -1,15 +1,18 @@
 """Decides what the next step computes: continuous batching, chunked prefill, preemption by recompute.
 
-Rows 0 to d-1 of the arena decode, one token each; at most one sequence at a time reads its prompt, in a row behind
-them. Memory is reserved before anything is computed: the prefix cache gives way first, then the youngest sequence,
-which starts again later from the tokens it has.
+Rows 0 to d-1 of the arena decode, one token each; behind them are those that read their prompts, of which one has a
+chunk in a step. A prompt that is being read is overtaken, and waits in its row, by those whose turn is before its own:
+of clients who were served less meanwhile, and interactive ones before batch. Memory is reserved before anything is
+computed: the prefix cache gives way first, then the youngest sequence, batch before interactive, which starts again
+later from the tokens it has. Batch rows also give way to interactive requests that find no row
+(`WaitingQueue.may_displace`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeai.engine.adapters import distinct
 from edgeai.engine.chunking import ChunkSizer
@@ -26,7 +29,7 @@ from edgeai.engine.waiting import WaitingQueue
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: a token for each sequence of `decode`, in slot order, and `chunk` tokens of a prompt."""
+    """One step: a token for each sequence of `decode`, in slot order, and up to `chunk` tokens of a prompt."""
 
     decode: tuple[Sequence, ...]
     prefill: Sequence | None
@@ -57,11 +60,16 @@ class Scheduler:
         self._token_bytes = shape.token_bytes
         self._reuse = PrefixReuse(settings, arena, cache, self.budget, store)
         self._decoding: list[Sequence] = []  # by slot
-        self._prefilling: Sequence | None = None
+        self._reading: list[Sequence] = []
+
+    @property
+    def reading(self) -> tuple[Sequence, ...]:
+        """Sequences that have a row, and whose prompts are not read to the end."""
+        return tuple(self._reading)
 
     @property
     def running(self) -> list[Sequence]:
-        return [*self._decoding, *([self._prefilling] if self._prefilling else [])]
+        return [*self._decoding, *self._reading]
 
     @property
     def used_bytes(self) -> int:
@@ -79,17 +87,29 @@ class Scheduler:
     def schedule(self) -> Plan:
         """Reserve memory for one step and say what it computes."""
         self._reserve_decode()
-        if self._prefilling is None and self.waiting:
+        if self.waiting:
             self._admit()
-        self._reuse.take_restored(self._prefilling)
-        prefill = None if self._reuse.restoring else self._prefilling
-        limit = self.chunks.limit(others_decode=bool(self._decoding))
-        chunk = min(limit, len(prefill.tokens) - prefill.computed) if prefill else 0
+        self._reuse.advance(others_decode=bool(self._decoding))
+        ready = (each for each in self._reading if each is not self._reuse.filling)
+        prefill = min(ready, key=self.waiting.turn, default=None)
+        chunk = min(self.chunks.most, len(prefill.tokens) - prefill.computed) if prefill else 0
         return Plan(tuple(self._decoding), prefill, chunk)
+
+    def fit(self, plan: Plan, spent: float) -> Plan:
+        """`plan` with a chunk that keeps the decoding rows' latency, in a step that has lasted `spent` seconds."""
+        if plan.prefill is None:
+            return plan
+        limit = self.chunks.limit(plan.prefill.computed, spent, others_decode=bool(plan.decode))
+        return replace(plan, chunk=min(plan.chunk, limit))
+
+    def reading_seconds(self, sequence: Sequence) -> float:
+        """What reading a waiting sequence's prompt takes at least, at the speed that was measured."""
+        known = self._reuse.known_tokens(sequence)
+        return self.chunks.prompt_seconds(len(sequence.tokens) - known, known)
 
     def wait(self, seconds: float) -> None:
         """Wait for blocks that are being restored, or for memory, when there is nothing else to do."""
-        if self._reuse.restoring:
+        if self._reuse.filling is not None:
             self._reuse.wait(seconds)
         elif self.waiting:
             time.sleep(seconds)
@@ -99,7 +119,7 @@ class Scheduler:
         self.rows, self.chunks.most = limits.rows, limits.chunk
         self.budget.restrain(limits)
         while limits.releasing and self.running and not self._within(limits):
-            self._preempt(max(self.running, key=lambda s: s.arrival))
+            self._preempt(max(self.running, key=_rank))
 
     def _within(self, limits: Limits) -> bool:
         running = len(self.running)
@@ -122,13 +142,15 @@ class Scheduler:
         """
         for sequence, tokens in zip(plan.decode, kept, strict=True):
             sequence.computed += tokens
+            self.waiting.charge(sequence, written=tokens)
         prefill = plan.prefill
         if prefill is None:
             return
+        self._charge_prompt(prefill, prefill.computed + plan.chunk)
         prefill.computed += plan.chunk
+        self._reuse.remember(prefill)  # chunk by chunk: a long prompt as a whole would hold up the decoding rows
         if prefill.computed == len(prefill.tokens):
-            self._reuse.remember(prefill)
-            self._prefilling = None
+            self._reading.remove(prefill)
             self._place(prefill, len(self._decoding))
             self._decoding.append(prefill)
 
@@ -138,15 +160,14 @@ class Scheduler:
             if sequence in self.waiting:
                 self.waiting.remove(sequence)
             return
-        if sequence is self._prefilling:
-            self._reuse.cancel()
+        self._reuse.cancel(sequence)
         if remember:
             self._reuse.remember(sequence)
         slot = sequence.slot
         self._arena.release(slot)
         sequence.slot = None
-        if sequence is self._prefilling:
-            self._prefilling = None
+        if sequence in self._reading:
+            self._reading.remove(sequence)
             return
         last = self._decoding.pop()
         if last is not sequence:
@@ -156,7 +177,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise RuntimeError if the books do not agree; for tests, and cheap enough to call when idle."""
         held = {sequence.slot for sequence in self.running}
-        if held != self._arena.occupied:
+        if held != self._arena.occupied or len(held) < len(self.running):
             raise RuntimeError(f"slots {self._arena.occupied} have memory, sequences are in {held}")
         for slot, sequence in enumerate(self._decoding):
             if sequence.slot != slot:
@@ -164,38 +185,66 @@ class Scheduler:
         if self.used_bytes > self.settings.kv_budget_bytes:
             raise RuntimeError(f"{self.used_bytes} bytes used of a budget of {self.settings.kv_budget_bytes}")
 
+    def _charge_prompt(self, sequence: Sequence, computed: int) -> None:
+        """Count what is computed of a prompt for the first time."""
+        computed = min(computed, sequence.prompt_tokens)
+        first = max(sequence.computed, sequence.charged)
+        if computed > first:
+            self.waiting.charge(sequence, read=computed - first)
+            sequence.charged = computed
+
     def _admit(self) -> None:
-        """Give the first waiting sequence the row behind the decoding ones, if there is room for all its tokens."""
-        slot = len(self._decoding)
-        if slot >= self.rows:
-            return
+        """Give the next waiting sequence the row behind the decoding ones, if there is room for all its tokens."""
         sequence = self._next()
-        if sequence is None:
+        if sequence is None or self._reuse.filling is not None or not self._free_row(sequence):
             return
-        prefix = self._reuse.cached(sequence)  # looked up first: what is wanted is evicted last
-        headroom = slot * GRANULE  # else the next tokens of the others could preempt it at once
+        found = self._reuse.cached(sequence)  # looked up first: what is wanted is evicted last
+        headroom = len(self.running) * GRANULE  # else the next tokens of the others could preempt it at once
         size = (granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes
-        if not self.budget.make_room(size, alone=not self.running):
-            return
+        while not self.budget.make_room(size, alone=not self.running):
+            if not self._displace(sequence, size):
+                return
         self.waiting.remove(sequence)
-        self._prefilling = sequence
+        self._reading.append(sequence)
+        taken = self._arena.occupied
+        slot = next(slot for slot in range(len(self._decoding), self._arena.slots) if slot not in taken)
         sequence.slot, sequence.computed = slot, 0
+        sequence.admitted = sequence.admitted or time.monotonic()
         self._arena.grow(slot, len(sequence.tokens) + 1)
-        self._reuse.start(sequence, slot, prefix)
+        self._reuse.start(sequence, slot, found)
+
+    def _free_row(self, sequence: Sequence) -> bool:
+        """Whether there is a row for a waiting sequence, perhaps one that a batch request had to give up.
+
+        Only for one that would be read at once: a row in which it waits would be missing for those who come later.
+        """
+        turn = self.waiting.turn
+        if any(turn(reading) <= turn(sequence) for reading in self._reading):
+            return False
+        return len(self.running) < self.rows or self._displace(sequence)
+
+    def _displace(self, urgent: Sequence, size: int = 0) -> bool:
+        """Preempt the youngest of those that give way to `urgent`; False if all of them would not free `size` bytes."""
+        victims = [each for each in self.running if self.waiting.may_displace(urgent, each)]
+        freed = sum(self._arena.slot_bytes(each.slot) for each in victims if each.slot is not None)
+        if not victims or not self.budget.fits(size - freed, alone=len(victims) == len(self.running)):
+            return False
+        self._preempt(max(victims, key=_rank), remember=True)
+        return True
 
     def _next(self) -> Sequence | None:
         """The first waiting sequence; if its adapter would be one too many, the first that needs none."""
         turns = iter(self.waiting)
         first = next(turns)
-        if len(distinct([each.adapter for each in (*self._decoding, first)])) <= self.settings.max_adapters:
+        if len(distinct([each.adapter for each in (*self.running, first)])) <= self.settings.max_adapters:
             return first
         return next((sequence for sequence in turns if sequence.adapter is None), None)
 
     def _reserve_decode(self) -> None:
-        """Room for one more token in every decoding row, taken from the youngest where there is none."""
-        for sequence in sorted(self._decoding, key=lambda s: s.arrival):
+        """Room for one more token in every decoding row, taken from the last in rank where there is none."""
+        for sequence in sorted(self._decoding, key=_rank):
             while sequence.slot is not None and not self._grow(sequence, sequence.slot):
-                self._preempt(max(self.running, key=lambda s: s.arrival))
+                self._preempt(max(self.running, key=_rank))
 
     def _grow(self, sequence: Sequence, slot: int) -> bool:
         needed = len(sequence.tokens)
@@ -205,14 +254,28 @@ class Scheduler:
         self._arena.grow(slot, needed)
         return True
 
-    def _preempt(self, victim: Sequence) -> None:
-        self.remove(victim, remember=False)  # its memory is what is needed
+    def _preempt(self, victim: Sequence, *, remember: bool = False) -> None:
+        """Take a row away; what it computed is only remembered where its memory is not what is needed."""
+        self.remove(victim, remember=remember)
         victim.computed = 0
         victim.preempted += 1
         self.preemptions += 1
         self.waiting.put_back(victim)
 
     def _place(self, sequence: Sequence, slot: int) -> None:
-        if sequence.slot is not None and sequence.slot != slot:
+        """Move a sequence to a slot; one that reads its prompt there goes to where this one was."""
+        if sequence.slot is None or sequence.slot == slot:
+            return
+        other = next((each for each in self._reading if each.slot == slot), None)
+        if other is None:
             self._arena.move(sequence.slot, slot, sequence.computed)
-            sequence.slot = slot
+        else:
+            self._reuse.settle(other)
+            self._arena.swap(sequence.slot, slot)
+            other.slot = sequence.slot
+        sequence.slot = slot
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    """The last in rank gives way first: batch before interactive, then the youngest."""
+    return sequence.terms.priority, sequence.arrival

@@ -29,6 +29,8 @@ def engine_settings(
         "threads": settings.threads,
         "max_rows": settings.max_rows,
         "max_queue": settings.max_queue,
+        "max_queue_per_client": settings.max_queue_per_client,
+        "latency_seconds": settings.latency_ms / 1000,
         "max_context": settings.max_context,
         "kv_budget_bytes": settings.kv_budget_bytes,
         "kv_type": settings.kv_type,

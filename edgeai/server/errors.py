@@ -13,7 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from edgeai.errors import ContextLengthExceeded, EdgeaiError, InvalidInput, NotFound, OutOfMemory, Overloaded
+from edgeai.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EdgeaiError,
+    InvalidInput,
+    NotFound,
+    OutOfMemory,
+    Overloaded,
+    TooManyRequests,
+)
 
 CLIENT_LEFT = 499  # as nginx logs it; nobody receives it
 
@@ -23,7 +32,9 @@ _CODES: tuple[tuple[type[EdgeaiError], str], ...] = (
     (ContextLengthExceeded, "context_length_exceeded"),
     (InvalidInput, "invalid_value"),
     (NotFound, "model_not_found"),
+    (TooManyRequests, "rate_limit_exceeded"),
     (Overloaded, "overloaded"),
+    (DeadlineExceeded, "deadline_exceeded"),
     (OutOfMemory, "out_of_memory"),
 )
 _HTTP_CODES = {
@@ -60,8 +71,15 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
 def error_response(error: Exception) -> JSONResponse:
     """The whole answer for an error."""
     status, body = describe(error)
-    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    return JSONResponse(body, status, headers)
+    return JSONResponse(body, status, _headers(error))
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    if isinstance(error, Overloaded):
+        return {"retry-after": str(error.retry_after)}
+    if isinstance(error, DeadlineExceeded):
+        return {"x-should-retry": "false"}  # OpenAI's clients would try again, and be as late
+    return {}
 
 
 def http_error_response(error: HTTPException, method: str, path: str) -> JSONResponse:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from edgeai.engine.request import SamplingParams
+from edgeai.engine.terms import Terms
 from edgeai.errors import Overloaded
 from edgeai.server.metrics import ModelMetrics
 
@@ -79,14 +80,14 @@ class Generation:
     """
 
     def __init__(
-        self, model: AsyncModel, jobs: Sequence[Job], metrics: ModelMetrics, *, arrived: float, client: str
+        self, model: AsyncModel, jobs: Sequence[Job], metrics: ModelMetrics, *, arrived: float, terms: Terms
     ) -> None:
         self.usage = Usage(prompt=sum(len(job.prompt) for job in jobs if job.choice == job.leader))
         self._model = model
         self._jobs = jobs
         self._metrics = metrics
         self._arrived = arrived
-        self._client = client
+        self._terms = terms
         self._progress = {job.choice: _Progress() for job in jobs}
         self._chunks: asyncio.Queue[tuple[int, Chunk] | None] = asyncio.Queue()
         self._places = asyncio.Semaphore(PARALLEL)
@@ -158,7 +159,7 @@ class Generation:
         return True
 
     async def _stream(self, job: Job) -> None:
-        stream = self._model.stream(job.prompt, job.params, job.stop, client=self._client)
+        stream = self._model.stream(job.prompt, job.params, job.stop, terms=self._terms)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 self._note(job, chunk)

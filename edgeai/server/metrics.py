@@ -28,6 +28,7 @@ _GAUGES = {
     "edgeai_memory_level": "How much is given up for memory: 0 nothing, 4 new requests are refused.",
     "edgeai_memory_available_bytes": "What was left of the memory that this server may take, when it looked last.",
 }
+_QUEUES = ("edgeai_num_requests_queued", "Sequences that wait for a slot, by class.")
 _COUNTERS = {
     "edgeai_prompt_tokens": "Prompt tokens of all requests.",
     "edgeai_generation_tokens": "Tokens written.",
@@ -35,6 +36,7 @@ _COUNTERS = {
     "edgeai_spec_decode_num_draft_tokens": "Tokens that were drafted from the text so far.",
     "edgeai_spec_decode_num_accepted_tokens": "Drafted tokens that were right.",
     "edgeai_memory_kills": "Processes that the kernel killed for memory in this server's control group.",
+    "edgeai_num_requests_expired": "Requests that were refused, or answers that ended, for their deadline.",
     "edgeai_num_preemptions": "Sequences that lost their slot for a while and were read again.",
 }
 
@@ -113,10 +115,14 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         gauges = {name: GaugeMetricFamily(name, text, labels=["model_name"]) for name, text in _GAUGES.items()}
         counters = {name: CounterMetricFamily(name, text, labels=["model_name"]) for name, text in _COUNTERS.items()}
+        queues = GaugeMetricFamily(*_QUEUES, labels=["model_name", "priority"])
         for model, stats in self._models.stats().items():
+            for priority, count in stats.queued.items():
+                queues.add_metric([model, priority], count)
             values = _values(stats)
             for name, family in (gauges | counters).items():
                 family.add_metric([model], values[name])
+        yield queues
         yield from gauges.values()
         yield from counters.values()
 
@@ -134,6 +140,7 @@ def _values(stats: EngineStats) -> dict[str, float]:
         "edgeai_spec_decode_num_draft_tokens": stats.drafted_tokens,
         "edgeai_spec_decode_num_accepted_tokens": stats.accepted_tokens,
         "edgeai_num_preemptions": stats.preemptions,
+        "edgeai_num_requests_expired": stats.expired,
         "edgeai_memory_level": stats.memory.level,
         "edgeai_memory_available_bytes": math.nan if stats.memory.available is None else stats.memory.available,
         "edgeai_memory_kills": stats.memory.kills,

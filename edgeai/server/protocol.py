@@ -135,6 +135,9 @@ class GenerationRequest(ApiModel):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | Literal["interactive", "batch"] | None = None
+    timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None  # seconds
 
 
 class ChatRequest(GenerationRequest):

@@ -32,8 +32,8 @@ def test_checking_a_file(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_wrong_setting_keeps_the_server_from_starting(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "some.toml"
-    file.write_text("queue = -1\n")
+    file.write_text("max_queue = -1\n")
     refused = cli("serve", "--config", file, "--port", "99999")
     assert refused.code == 1
-    assert f"{file} line 1: queue is -1" in refused.err
+    assert f"{file} line 1: max_queue is -1" in refused.err
     assert "flag --port: port is 99999" in refused.err

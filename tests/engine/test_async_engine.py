@@ -17,7 +17,8 @@ from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
-from edgeai.errors import ContextLengthExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
+from edgeai.engine.terms import Terms
+from edgeai.errors import ContextLengthExceeded, DeadlineExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
 from tests.fixtures.patience import PATIENCE
 
 SETTINGS = EngineSettings(threads=1, max_rows=3, max_queue=2, block_tokens=8, chunk_tokens=32, kv_budget_bytes=2 << 20)
@@ -159,6 +160,27 @@ def test_a_full_queue_is_told_so(run) -> None:
         assert all(await asyncio.gather(*waiting))
 
     run(scenario, max_rows=1)
+
+
+def test_a_request_that_waits_beyond_its_deadline_is_told_so(run) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        decode = inner.runner.decode
+
+        def slowly(*arguments):
+            time.sleep(0.01)
+            return decode(*arguments)
+
+        inner.runner.decode = slowly  # type: ignore[method-assign]
+        first = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(first)
+        with pytest.raises(DeadlineExceeded):
+            await anext(engine.generate(PROMPTS[1], GREEDY, terms=Terms(deadline=time.monotonic() + 0.1)))
+        assert await anext(first)
+        assert engine.stats().expired == 1
+        assert engine.stats().waiting == 0
+        await first.aclose()
+
+    run(scenario, max_rows=1, draft_tokens=0)
 
 
 @pytest.mark.parametrize(

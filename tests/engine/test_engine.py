@@ -14,7 +14,8 @@ from edgeai.engine.engine import Engine, effective_context
 from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
-from edgeai.errors import ContextLengthExceeded, InvalidInput, OutOfMemory, Overloaded, PackageError
+from edgeai.engine.terms import Terms
+from edgeai.errors import ContextLengthExceeded, DeadlineExceeded, InvalidInput, OutOfMemory, Overloaded, PackageError
 
 SETTINGS = EngineSettings(threads=1, max_rows=2, max_queue=2, block_tokens=8, kv_budget_bytes=8 << 20)
 GREEDY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
@@ -137,13 +138,55 @@ def test_cancelling_what_is_unknown_does_nothing(engine: Engine) -> None:
 
 
 def test_a_full_queue_is_told_so(engine: Engine) -> None:
-    for name in "ab":
+    """Two rows, and two that may wait for them."""
+    for name in "abcd":
         engine.add(name, PROMPT, GREEDY)
-    with pytest.raises(Overloaded, match="2 requests are waiting") as caught:
-        engine.add("c", PROMPT, GREEDY)
+    with pytest.raises(Overloaded, match="4 requests are waiting") as caught:
+        engine.add("e", PROMPT, GREEDY)
     assert caught.value.retry_after >= 1
-    engine.step()
-    engine.add("c", PROMPT, GREEDY)
+    while engine.stats().running + engine.stats().waiting == 4:
+        engine.step()
+    engine.add("e", PROMPT, GREEDY)
+
+
+def test_an_answer_ends_at_its_deadline(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(engine.admission, "_clock", lambda: clock[0])
+    engine.add("a", PROMPT, GREEDY, terms=Terms(deadline=150.0))
+    engine.add("b", PROMPT, GREEDY, terms=Terms())
+    outputs: dict[str, list[TokenOutput]] = {"a": [], "b": []}
+    while engine.has_work:
+        for name, output in engine.step():
+            outputs[name].append(output)
+        if len(outputs["a"]) == 5:
+            clock[0] = 151.0
+    assert [len(outputs[name]) for name in "ab"] == [6, 20]
+    assert outputs["a"][-1].finish_reason is FinishReason.LENGTH
+    assert engine.stats().expired == 1
+    assert not engine.failures
+
+
+def test_requests_that_are_too_late_are_told_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they wait, and while their prompt is read; those that had no deadline go on."""
+    clock = [100.0]
+    monkeypatch.setattr(engine.admission, "_clock", lambda: clock[0])
+    monkeypatch.setattr(engine.scheduler.chunks, "most", 16)
+    for name, terms in (("reads", Terms(deadline=150.0)), ("waits", Terms(deadline=140.0)), ("rests", Terms())):
+        engine.add(name, PROMPT, GREEDY, terms=terms)
+    assert not engine.step()
+    assert not engine.failures
+    assert engine.stats().queued == {"interactive": 2, "batch": 0}
+    clock[0] = 151.0
+    rest = engine.step()
+    assert {name: error.status for name, error in engine.failures.items()} == {"waits": 504, "reads": 504}
+    engine.scheduler.check_integrity()
+    assert [each.request_id for each in engine.scheduler.running] == ["rests"]
+    with pytest.raises(DeadlineExceeded, match="passed"):
+        engine.add("late", PROMPT, GREEDY, terms=Terms(deadline=150.0))
+    assert engine.stats().expired == 3
+    while engine.has_work:
+        rest += engine.step()
+    assert len(rest) == 20
 
 
 @pytest.mark.parametrize("part", ["prefill", "decode"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,8 @@ from edgeai.engine.governor import LEVELS
 from edgeai.engine.model_runner import ModelRunner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
-from edgeai.errors import Overloaded
+from edgeai.engine.terms import Priority, Terms
+from edgeai.errors import DeadlineExceeded, Overloaded
 from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME, GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
@@ -42,13 +44,38 @@ ADAPTERS: dict[str, Adapter | None] = {
 prompts = st.tuples(st.sampled_from(PREFIXES), st.lists(st.integers(2, 95), min_size=1, max_size=70).map(tuple)).map(
     lambda parts: parts[0] + parts[1]
 )
-requests = st.tuples(
+
+
+class Job(NamedTuple):
+    """A request, when it joins, after how many steps it is cancelled, and by when it wants to be answered."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    joins: int = 0
+    cancelled_after: int | None = None
+    adapter: str = ""
+    grammar: ToyGrammar | None = None
+    client: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    allowed: int | None = None  # steps from when it joins
+
+    @property
+    def terms(self) -> Terms:
+        """Time is counted in steps."""
+        return Terms(self.client, self.priority, None if self.allowed is None else self.joins + self.allowed)
+
+
+jobs = st.builds(
+    Job,
     prompts,
     st.integers(1, 60),
     st.integers(0, 12),
     st.none() | st.integers(0, 30),
     st.sampled_from(sorted(ADAPTERS)),
     st.none() | st.builds(ToyGrammar, st.integers(0, 5), st.sampled_from([3, 60])),
+    st.sampled_from(["x", "y"]),
+    st.sampled_from(Priority),
+    st.none() | st.integers(0, 100),
 )
 
 
@@ -109,7 +136,7 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    schedule=st.lists(requests, min_size=1, max_size=7),
+    schedule=st.lists(jobs, min_size=1, max_size=7),
     budget=st.sampled_from([192, 320, 2048]),
     cache=st.booleans(),
     drafts=st.sampled_from([0, 3, 10]),
@@ -119,10 +146,10 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
 def test_equals_the_naive_loop(
     naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells
 ) -> None:
-    """Requests join at given steps, with one adapter or another, under a grammar or free; some are cancelled; a small
-    budget forces preemption and eviction. With `damaged`, all of it happens again after a restart, over a store with
-    some blocks damaged. With `spells` (eighths of the reserve that are left, and for how long) memory becomes scarce
-    meanwhile, now and then.
+    """Requests of two clients and two classes join at given steps, with one adapter or another, under a grammar or
+    free; some are cancelled, some have deadlines; a small budget forces preemption and eviction. With `damaged`, all of
+    it happens again after a restart, over a store with some blocks damaged. With `spells` (eighths of the reserve that
+    are left, and for how long) memory becomes scarce meanwhile, now and then.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
@@ -145,22 +172,37 @@ def test_equals_the_naive_loop(
 
 
 def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
-    """Tokens of each request. One that is refused comes back at every step, until it is cancelled."""
+    """Tokens of each request. One that is refused for memory comes back until it is cancelled or late."""
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
-    coming = set(range(len(schedule)))
+    coming, running = set(range(len(schedule))), set()
     step = 0
-    while engine.has_work or coming:
-        for i, (prompt, max_tokens, joins, cancelled_after, adapter, grammar) in enumerate(schedule):
-            if i in coming and joins <= step:
-                params = SamplingParams(max_tokens=max_tokens, temperature=0, grammar=grammar)
-                with suppress(Overloaded):
-                    engine.add(str(i), prompt, params, ADAPTERS[adapter])
+    engine.admission._clock = lambda: float(step)
+    while running or coming:
+        for i, job in enumerate(schedule):
+            if i in coming and job.joins <= step:
+                params = SamplingParams(max_tokens=job.max_tokens, temperature=0, grammar=job.grammar)
+                try:
+                    engine.add(str(i), job.prompt, params, ADAPTERS[job.adapter], job.terms)
+                    running.add(i)
                     coming.remove(i)
-            if cancelled_after is not None and joins + cancelled_after == step:
+                except Overloaded:
+                    pass
+                except DeadlineExceeded:
+                    coming.remove(i)
+            if job.cancelled_after is not None and job.joins + job.cancelled_after == step:
                 engine.cancel(str(i))
                 coming.discard(i)
-        for request_id, output in engine.step():
+                running.discard(i)
+        news = engine.step()
+        for request_id in engine.failures:
+            assert not outputs[request_id], "what was begun is brought to an end"
+            running.remove(int(request_id))
+        engine.failures.clear()
+        for request_id, output in news:
             outputs[request_id].append(output.token_id)
+            if output.finish_reason is not None:
+                running.remove(int(request_id))
+        assert engine.has_work == bool(running)
         engine.scheduler.check_integrity()
         step += 1
     assert not engine.runner.arena.occupied
@@ -168,9 +210,9 @@ def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
 
 
 def check(naive, schedule, outputs: dict[str, list[int]]) -> None:
-    for i, (prompt, max_tokens, _, cancelled_after, adapter, grammar) in enumerate(schedule):
-        expected = naive(prompt, max_tokens, adapter, grammar)
-        if cancelled_after is None:
+    for i, job in enumerate(schedule):
+        expected = naive(job.prompt, job.max_tokens, job.adapter, job.grammar)
+        if job.cancelled_after is None and job.allowed is None:
             assert outputs[str(i)] == expected
         else:
             assert outputs[str(i)] == expected[: len(outputs[str(i)])]
@@ -194,13 +236,28 @@ def test_preemption_and_eviction_really_happen(naive, graph: Path, shape: ModelS
         assert len(outputs[str(i)]) == 150
 
 
+def test_classes_and_deadlines_really_happen(naive, graph: Path, shape: ModelShape) -> None:
+    """The property would be hollow if nobody ever gave way, or was late."""
+    engine = engine_with(graph, shape, 2048, cache=True)
+    prompts = [tuple(range(first, last)) for first in range(2, 40, 4) for last in range(45, 90, 5)]
+    long = [prompt for prompt in prompts if len(naive(prompt, 60)) == 60][:4]
+    batch = [Job(prompt, 60, client="x", priority=Priority.BATCH) for prompt in long]
+    urgent = [Job(tuple(range(50, 60 + i)), 20, joins=30 + i, client="y") for i in range(3)]
+    late = [Job((5, 6, 7), 50, joins=35, allowed=12), Job((5, 6, 8), 50, joins=30, client="x", allowed=0)]
+    schedule = [*batch, *urgent, *late]
+    outputs = run_schedule(engine, schedule)
+    check(naive, schedule, outputs)
+    assert engine.stats().preemptions >= 3
+    assert 0 < len(outputs["7"]) < 50
+    assert not outputs["8"]
+    assert engine.stats().expired == 2
+
+
 def test_scarcity_really_restrains(naive, graph: Path, shape: ModelShape) -> None:
     """The property would be hollow if memory that comes and goes changed nothing."""
     spells = [(800, 24), (3, 3), (2, 3), (1, 3), (0, 5)]
     engine = engine_with(graph, shape, 2048, cache=True, spells=spells)
-    schedule = [
-        (tuple(range(2 + i, 60 + i)), 60, joins, None, "", None) for i, joins in enumerate((0, 0, 0, 0, 24, 40))
-    ]
+    schedule = [Job(tuple(range(2 + i, 60 + i)), 60, joins) for i, joins in enumerate((0, 0, 0, 0, 24, 40))]
     rows, cached = [0] * len(LEVELS), [0] * len(LEVELS)  # the most at each level
     step = engine.step
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.engine.config import ModelShape
+from edgeai.engine import page_moves
+from edgeai.engine.config import KVType, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena, granules, reserve
 from edgeai.errors import OutOfMemory
 
@@ -78,21 +80,53 @@ def test_memory_comes_with_writes_and_goes_with_release() -> None:
     assert resident_bytes(arena) == arena.used_bytes == 0
 
 
-def test_a_moved_slot_gives_its_memory_back() -> None:
+@pytest.fixture(params=["pages", "copies"])
+def moves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How rows are moved: as the kernel can, and as it is done where it cannot."""
+    if request.param == "copies":
+        monkeypatch.setattr(page_moves, "_mremap", None)
+    return request.param
+
+
+def test_a_moved_slot_leaves_no_memory_behind(moves: str) -> None:
     arena = KVArena(LARGE, 2, 4096)
-    arena.grow(1, 4096)
-    arena.array[:, :, 1] = 1
-    arena.move(1, 0, 1024)
-    assert resident_bytes(arena) == arena.used_bytes == 1024 * LARGE.token_bytes
-    assert (arena.array[:, :, 0, :, :1024] == 1).all()
+    arena.grow(1, 1024)
+    arena.array[:, :, 1, :, :1024] = 1
+    arena.move(1, 0, 1000)
+    assert arena.occupied == {0}
+    assert arena.used_bytes == 1024 * LARGE.token_bytes
+    held = 1024 if moves == "pages" else 1008  # four positions of 64 floats to a page
+    assert resident_bytes(arena) == held * LARGE.token_bytes
+    assert (arena.array[:, :, 0, :, :1000] == 1).all()
+    assert not arena.array[:, :, 1].any()
+    arena.grow(1, 64)
+    arena.array[:, :, 1, :, :64] = 2
+    assert (arena.array[:, :, 0, :, :1000] == 1).all()
+    for slot in (0, 1):
+        arena.release(slot)
+    assert resident_bytes(arena) == 0
 
 
+def test_what_was_reserved_moves_along(moves: str) -> None:
+    arena = KVArena(SMALL, 2, 512)
+    arena.grow(1, 300)
+    arena.move(1, 0, 10)
+    assert arena.used_bytes == 320 * SMALL.token_bytes
+
+
+@pytest.mark.parametrize("kv_type", ["float32", "int8"])
 @pytest.mark.parametrize("context", [64, 100, 512])
-def test_neighbours_survive(context: int) -> None:
-    """Heads here are no multiple of a page apart: pages at the border belong to two slots."""
-    arena = KVArena(SMALL, 3, context)
+def test_slots_are_whole_pages(kv_type: KVType, context: int) -> None:
+    arena = KVArena(replace(SMALL, num_kv_heads=1, kv_type=kv_type), 2, context)
+    assert arena.array[0, 0, 0].nbytes % mmap.PAGESIZE == 0
+
+
+@pytest.mark.parametrize("kv_type", ["float32", "int8"])
+@pytest.mark.parametrize("context", [64, 100, 512])
+def test_neighbours_survive(kv_type: KVType, context: int, moves: str) -> None:
+    arena = KVArena(replace(SMALL, kv_type=kv_type), 3, context)
     rng = np.random.default_rng(0)
-    values = rng.normal(size=arena.array.shape).astype(np.float32)
+    values = (100 * rng.normal(size=arena.array.shape)).astype(arena.array.dtype)
     arena.array[:] = values
     for slot in range(3):
         arena.grow(slot, context)
@@ -102,6 +136,24 @@ def test_neighbours_survive(context: int) -> None:
     assert np.array_equal(arena.array[:, :, 1, :, :context], values[:, :, 2, :, :context])
     assert np.array_equal(arena.array[:, :, 0], values[:, :, 0])
     assert arena.occupied == {0, 1}
+
+
+@pytest.mark.parametrize("kv_type", ["float32", "int8"])
+def test_two_slots_change_places(kv_type: KVType, moves: str) -> None:
+    arena = KVArena(replace(SMALL, kv_type=kv_type), 3, 100)
+    values = (100 * np.random.default_rng(0).normal(size=arena.array.shape)).astype(arena.array.dtype)
+    arena.array[:] = values
+    arena.grow(0, 100)
+    arena.grow(2, 40)
+    used = arena.used_bytes
+    for _ in range(3):
+        arena.swap(0, 2)
+    assert np.array_equal(arena.array[:, :, 0, :, :64], values[:, :, 2, :, :64])
+    assert np.array_equal(arena.array[:, :, 2, :, :100], values[:, :, 0, :, :100])
+    assert np.array_equal(arena.array[:, :, 1], values[:, :, 1])
+    assert arena.used_bytes == used
+    assert arena.growth_bytes(0, 64) == arena.growth_bytes(2, 128) == 0 < arena.growth_bytes(0, 65)
+    assert not arena._spare.any() or moves == "copies"
 
 
 def test_blocks_are_read_as_copies_and_written_back() -> None:

@@ -39,13 +39,17 @@ def prefixes_of(tokens: list[int]) -> list[tuple[int, ...]]:
     return [tuple(tokens[:end]) for end in range(BLOCK, len(tokens) + 1, BLOCK)]
 
 
+def chain(tokens: list[int]) -> list[bytes]:
+    return list(chain_keys(tokens, BLOCK))
+
+
 def block(number: int) -> np.ndarray:
     return np.array([number], np.float32)
 
 
 def filled(tokens: list[int], cache: PrefixCache | None = None) -> PrefixCache:
     cache = cache or PrefixCache(BLOCK, 100)
-    keys = cache.chain(tokens)
+    keys = chain(tokens)
     for number, key in enumerate(keys):
         cache.put(key, block(number))
     cache.touch(keys)
@@ -55,7 +59,7 @@ def filled(tokens: list[int], cache: PrefixCache | None = None) -> PrefixCache:
 @given(texts, texts)
 def test_keys_are_equal_where_prefixes_are(one: list[int], other: list[int]) -> None:
     keys = [list(chain_keys(tokens, BLOCK)) for tokens in (one, other)]
-    assert [len(chain) for chain in keys] == [len(one) // BLOCK, len(other) // BLOCK]
+    assert [len(each) for each in keys] == [len(one) // BLOCK, len(other) // BLOCK]
     for end, (a, b) in enumerate(zip(*keys, strict=False), start=1):
         assert (a == b) == (one[: end * BLOCK] == other[: end * BLOCK])
 
@@ -80,19 +84,19 @@ def test_equals_the_naive_cache(steps) -> None:
     for kind, tokens in steps:
         prefixes = prefixes_of(tokens)
         if kind == "put":
-            for key, prefix in zip(cache.chain(tokens), prefixes, strict=True):
+            for key, prefix in zip(chain(tokens), prefixes, strict=True):
                 if prefix not in naive.order:
                     cache.put(key, np.array(prefix, np.float32))
                     naive.order.append(prefix)
-            cache.touch(cache.chain(tokens))
+            cache.touch(chain(tokens))
             naive.use(prefixes)
         elif kind == "match":
-            assert [tuple(found) for found in cache.match(cache.chain(tokens))] == naive.match(tokens)
+            assert [tuple(cache.get(key)) for key in cache.match(chain(tokens))] == naive.match(tokens)
         else:
             assert cache.evict() == bool(naive.order)
             del naive.order[:1]
         assert cache.used_bytes == 100 * len(naive.order)
-        assert all((key in cache) == (p in naive.order) for key, p in zip(cache.chain(tokens), prefixes, strict=True))
+        assert all((key in cache) == (p in naive.order) for key, p in zip(chain(tokens), prefixes, strict=True))
 
 
 def test_a_chain_loses_its_tail_first() -> None:
@@ -100,40 +104,41 @@ def test_a_chain_loses_its_tail_first() -> None:
     cache = filled(tokens)
     for left in (2, 1, 0):
         assert cache.evict()
-        assert len(cache.match(cache.chain(tokens))) == left
+        assert len(cache.match(chain(tokens))) == left
     assert not cache.evict()
 
 
 def test_a_match_ends_at_the_first_gap() -> None:
     tokens = list(range(3 * BLOCK))
     cache = PrefixCache(BLOCK, 100)
-    first, _, third = cache.chain(tokens)
+    first, _, third = chain(tokens)
     cache.put(first, block(0))
     cache.put(third, block(2))
-    assert [int(found[0]) for found in cache.match(cache.chain(tokens))] == [0]
-    assert not cache.match(cache.chain(tokens[1:]))
+    assert cache.match(chain(tokens)) == [first]
+    assert cache.get(first) == block(0)
+    assert not cache.match(chain(tokens[1:]))
 
 
 def test_what_was_matched_last_leaves_last() -> None:
     old, new = [1] * BLOCK, [2] * BLOCK
     cache = filled(new, filled(old))
-    cache.match(cache.chain(old))
+    cache.match(chain(old))
     cache.evict()
-    assert cache.match(cache.chain(old))
-    assert not cache.match(cache.chain(new))
+    assert cache.match(chain(old))
+    assert not cache.match(chain(new))
 
 
 def test_blocks_to_keep_stop_the_eviction() -> None:
     old, new = [1] * BLOCK, [2] * 2 * BLOCK
     cache = filled(new, filled(old))
-    keep = cache.chain(new)
+    keep = chain(new)
     assert cache.evict(keep=keep)  # the old one
     assert not cache.evict(keep=keep)
-    assert len(cache.match(cache.chain(new))) == 2
+    assert len(cache.match(chain(new))) == 2
 
 
 def test_clear() -> None:
     cache = filled(list(range(20)))
     cache.clear()
     assert cache.used_bytes == 0
-    assert not cache.match(cache.chain(list(range(20))))
+    assert not cache.match(chain(list(range(20))))

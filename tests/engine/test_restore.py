@@ -13,6 +13,7 @@ import pytest
 
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
+from edgeai.engine.prefix_cache import chain_keys
 from edgeai.engine.request import SamplingParams, TokenOutput
 from edgeai.engine.restore import Restore
 from edgeai.package.block_store import BlockStore
@@ -130,7 +131,7 @@ def test_a_damaged_block_is_computed_again(tmp_path: Path, tiny_graph: Path, tin
         engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
         first = answer(engine, PROMPT)
         store.flush()
-    fifth = engine.cache.chain(PROMPT)[4]
+    fifth = list(chain_keys(PROMPT, engine.cache.block_tokens))[4]
     path = tmp_path / f"{fifth.hex()}.kv"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with closing(open_store(tmp_path, tiny_shape)) as store:

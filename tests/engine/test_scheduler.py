@@ -1,63 +1,17 @@
-"""The scheduler as integer arithmetic: an arena of address space, and nobody who computes."""
+"""What the next step computes, and who has to make room for it."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.engine import prefix_reuse
 from edgeai.engine.chunking import MIN_CHUNK
-from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import GRANULE, KVArena
-from edgeai.engine.prefix_cache import PrefixCache
-from edgeai.engine.request import SamplingParams
-from edgeai.engine.scheduler import Plan, Scheduler
-from edgeai.engine.sequence import Sequence
-
-SHAPE = ModelShape(vocab_size=1, num_layers=1, num_heads=1, num_kv_heads=1, head_size=16, context_length=512)
-SETTINGS = EngineSettings(max_rows=4, block_tokens=16, chunk_tokens=128, chunk_seconds=0.2, prefix_cache=False)
-
-
-def scheduler(granules: int = 64, **changes) -> Scheduler:
-    """A scheduler whose budget holds so many granules of tokens."""
-    settings = replace(SETTINGS, kv_budget_bytes=granules * GRANULE * SHAPE.token_bytes, **changes)
-    arena = KVArena(SHAPE, settings.max_rows, SHAPE.context_length)
-    cache = PrefixCache(settings.block_tokens, settings.block_tokens * SHAPE.token_bytes)
-    return Scheduler(settings, arena, cache, SHAPE)
-
-
-def request(name: str, tokens: int, first: int = 0) -> Sequence:
-    return Sequence.start(name, range(first, first + tokens), SamplingParams())
-
-
-def step(books: Scheduler) -> Plan:
-    """Schedule a step and pretend that it was run: every sequence that is due gets a token."""
-    plan = books.schedule()
-    books.check_integrity()
-    books.computed(plan, [1] * len(plan.decode))
-    due = [*plan.decode, *([plan.prefill] if plan.prefill and plan.prefill in books.running else [])]
-    for sequence in due:
-        if sequence.computed == len(sequence.tokens):
-            sequence.tokens.append(0)
-    books.check_integrity()
-    return plan
-
-
-def start(books: Scheduler, *sequences: Sequence) -> None:
-    """Let all sequences read their prompts."""
-    for sequence in sequences:
-        books.add(sequence)
-    for _ in range(100):
-        if all(sequence.decoding for sequence in sequences):
-            return
-        step(books)
-    raise AssertionError(f"{sequences} never came to decode together")
-
-
-def names(plan: Plan) -> tuple[list[str], str | None, int]:
-    return [s.request_id for s in plan.decode], plan.prefill.request_id if plan.prefill else None, plan.chunk
+from edgeai.engine.scheduler import Scheduler
+from edgeai.engine.terms import Priority
+from tests.engine.scheduling import SHAPE, names, request, scheduler, start, step
 
 
 def test_nothing_to_do() -> None:
@@ -104,30 +58,21 @@ def test_rows_stay_adjacent_while_a_prompt_is_read() -> None:
 
 def test_an_idle_engine_reads_whole_chunks() -> None:
     books = scheduler()
-    books.chunks.measured(100, 100.0)
+    books.chunks.measured(100, 0, 100.0)
     books.add(request("a", 300))
     assert [step(books).chunk for _ in range(3)] == [128, 128, 44]
 
 
-@pytest.mark.parametrize(
-    ("speed", "chunk"), [(None, 128), (1, 16), (80, 16), (239, 32), (240, 48), (600, 112), (1e6, 128)]
-)
-def test_chunks_follow_the_measured_speed_while_others_decode(speed: float | None, chunk: int) -> None:
-    """At most `chunk_seconds` long, in multiples of the smallest chunk."""
-    books = scheduler()
+def test_chunks_fit_into_what_a_step_has_left_while_others_decode() -> None:
+    books = scheduler(latency_seconds=0.25)
     start(books, request("a", 10))
-    if speed is not None:
-        books.chunks.speed = None
-        books.chunks.measured(1000, 1000 / speed)
+    for position in range(0, 512, 16):
+        for tokens in (16, 64, 128):
+            books.chunks.measured(tokens, position, tokens / 1000)
     books.add(request("b", 300))
-    assert step(books).chunk == chunk
-
-
-def test_recent_chunks_count_most() -> None:
-    books = scheduler()
-    for tokens, seconds in ((100, 1.0), (100, 0.5), (MIN_CHUNK - 1, 1000.0)):
-        books.chunks.measured(tokens, seconds)
-    assert books.chunks.speed == 150  # too short a chunk says nothing
+    plan = books.schedule()
+    assert [books.fit(plan, spent).chunk for spent in (0.0, 0.137, 0.19, 0.3)] == [128, 80, 32, 16]
+    assert books.fit(plan, 0.3).decode == plan.decode
 
 
 def test_scratch_memory_bounds_the_chunk() -> None:
@@ -243,8 +188,147 @@ def test_a_request_is_removed_wherever_it_is(moment: str) -> None:
     assert names(step(books)) == (["a"], None, 0)
 
 
+def test_batch_gives_way_before_the_youngest() -> None:
+    books = scheduler(granules=5)
+    sequences = [request("a", 40, priority=Priority.BATCH), request("b", 40), request("c", 40)]
+    start(books, *sequences)
+    while not books.preemptions:
+        step(books)
+    assert [s.request_id for s in books.waiting] == ["a"]
+
+
+def test_an_interactive_request_takes_the_row_of_the_youngest_batch_one() -> None:
+    books = scheduler()
+    start(books, *(request(str(i), 10, priority=Priority.BATCH) for i in range(4)))
+    books.add(request("batch", 10, priority=Priority.BATCH))
+    assert names(step(books)) == (["0", "1", "2", "3"], None, 0)
+    books.add(request("urgent", 10))
+    assert names(step(books)) == (["0", "1", "2"], "urgent", 10)
+    assert [s.request_id for s in books.waiting] == ["3", "batch"]
+    books.add(request("another", 10))
+    step(books)
+    assert [s.request_id for s in books.running] == ["0", "1", "urgent", "another"]
+    assert not any(s.computed for s in books.waiting)
+
+
+def test_interactive_rows_are_nobodys() -> None:
+    books = scheduler()
+    start(books, *(request(str(i), 10) for i in range(4)))
+    books.add(request("urgent", 10))
+    books.add(request("batch", 10, priority=Priority.BATCH))
+    assert names(step(books)) == (["0", "1", "2", "3"], None, 0)
+
+
+def test_a_long_prompt_is_overtaken_by_clients_who_were_served_less() -> None:
+    """It waits in its row, and both have their turns until the short prompt has been read."""
+    books = scheduler(chunk_tokens=32)
+    long = request("long", 400, client="x")
+    books.add(long)
+    assert names(step(books)) == ([], "long", 32)
+    books.add(request("short", 50, client="y"))
+    books.add(request("own", 10, client="x"))
+    turns = [names(step(books))[1] for _ in range(5)]
+    assert turns == ["long", "short", "long", "short", "long"]
+    assert not long.preempted
+    assert [each.request_id for each in books.running] == ["short", "long"]
+    assert [each.request_id for each in books.waiting] == ["own"]
+    while not long.decoding:
+        assert names(step(books))[1] == "long"
+
+
+def test_rows_change_places_where_one_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The long prompt's row is the first; the short one, read sooner, needs it to decode."""
+    books = scheduler(chunk_tokens=32)
+    swaps = []
+    monkeypatch.setattr(books._arena, "swap", lambda *slots: swaps.append(slots))
+    long, short = request("long", 400, client="x"), request("short", 20, client="y")
+    books.add(long)
+    step(books)
+    books.add(short)
+    while not short.decoding:
+        step(books)
+    assert swaps == [(1, 0)]
+    assert (short.slot, long.slot) == (0, 1)
+
+
+def test_only_those_who_are_read_at_once_are_given_rows() -> None:
+    books = scheduler(chunk_tokens=32)
+    for name in "abcdefgh":
+        books.add(request(name, 200, client="x"))
+    step(books)
+    step(books)
+    assert [each.request_id for each in books.running] == ["a"]
+
+
+def test_a_batch_prompt_that_is_being_read_is_overtaken() -> None:
+    books = scheduler(chunk_tokens=32)
+    long = request("long", 200, priority=Priority.BATCH)
+    books.add(long)
+    assert names(step(books)) == ([], "long", 32)
+    books.add(request("urgent", 10, first=1000))
+    assert names(step(books)) == ([], "urgent", 10)
+    plan = step(books)
+    assert names(plan) == (["urgent"], "long", 16)
+    assert long.computed == 48
+
+
+def test_memory_of_batch_rows_is_taken_only_where_it_is_enough() -> None:
+    books = scheduler(granules=7)
+    start(books, request("a", 100), request("b", 40, priority=Priority.BATCH))
+    books.add(request("large", 300))
+    assert names(step(books)) == (["a", "b"], None, 0)
+    books.remove(next(iter(books.waiting)))
+    books.add(request("fits", 150))
+    assert names(step(books)) == (["a"], "fits", 16)
+
+
+def test_a_long_cached_prompt_comes_into_its_row_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others decode; they do not wait for it."""
+    monkeypatch.setattr(prefix_reuse, "SLICE_BYTES", 2 * 16 * SHAPE.token_bytes)
+    books = scheduler(prefix_cache=True)
+    first = request("a", 100)
+    start(books, first)
+    books.remove(first)
+    start(books, request("other", 10, first=500))
+    again = request("b", 100)
+    books.add(again)
+    seen = [(names(step(books))[1:], again.computed) for _ in range(3)]
+    assert seen == [((None, 0), 32), ((None, 0), 64), (("b", 4), 100)]
+    assert again.cached_tokens == 96
+
+
+def test_blocks_that_leave_the_cache_meanwhile_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_reuse, "SLICE_BYTES", 16 * SHAPE.token_bytes)
+    books = scheduler(prefix_cache=True)
+    first = request("a", 100)
+    start(books, first)
+    books.remove(first)
+    start(books, request("other", 10, first=500))
+    again = request("b", 100)
+    books.add(again)
+    step(books)
+    books._reuse._cache.clear()
+    assert names(step(books))[1:] == ("b", 16)
+    assert (again.computed, again.cached_tokens) == (32, 16)
+
+
+def test_a_prompt_is_remembered_while_it_is_read() -> None:
+    books = scheduler(chunk_tokens=32, prefix_cache=True)
+    books.add(request("a", 200))
+    for count in (2, 4, 6):
+        step(books)
+        assert books._reuse._cache.used_bytes == count * 16 * SHAPE.token_bytes
+
+
 jobs = st.lists(
-    st.tuples(st.integers(1, 200), st.integers(1, 150), st.integers(0, 30), st.none() | st.integers(0, 60)),
+    st.tuples(
+        st.integers(1, 200),
+        st.integers(1, 150),
+        st.integers(0, 30),
+        st.none() | st.integers(0, 60),
+        st.sampled_from("xyz"),
+        st.sampled_from(Priority),
+    ),
     min_size=1,
     max_size=8,
 )
@@ -252,19 +336,22 @@ jobs = st.lists(
 
 @given(jobs, st.sampled_from([6, 8, 40]), st.booleans())
 def test_every_request_comes_to_its_end(jobs, granules: int, prefix_cache: bool) -> None:
-    """Whatever joins, leaves and is preempted: the budget holds, first come is first served, and all are served."""
+    """Whatever joins, leaves and is preempted: the budget holds, and all are served."""
     books = scheduler(granules, prefix_cache=prefix_cache)
-    sequences = [request(str(i), tokens, first=i % 2) for i, (tokens, *_) in enumerate(jobs)]
+    sequences = [
+        request(str(i), tokens, first=i % 2, client=client, priority=priority)
+        for i, (tokens, *_, client, priority) in enumerate(jobs)
+    ]
     live, clock = {}, 0
     while live or clock <= 30:
-        for sequence, (_, _, joins, _) in zip(sequences, jobs, strict=True):
+        for sequence, (_, _, joins, *_) in zip(sequences, jobs, strict=True):
             if joins == clock:
                 books.add(sequence)
                 live[sequence.request_id] = sequence
         plan = step(books)
         assert bool(plan) == bool(live)
         for sequence in list(live.values()):
-            _, answer, _, cancelled = jobs[int(sequence.request_id)]
+            _, answer, _, cancelled, *_ = jobs[int(sequence.request_id)]
             if len(sequence.output) >= answer or (cancelled is not None and clock >= cancelled):
                 books.remove(sequence)
                 del live[sequence.request_id]

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
+from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.errors import Overloaded
 from edgeai.text import ChatTemplate, Detokenizer, StopStrings, Tokenizer, encode_chat
@@ -75,6 +76,7 @@ class ScriptedModel:
         self.running = self.waiting = self.generated = 0
         self.seen: list[tuple[list[int], SamplingParams]] = []
         self.generated_before: list[int] = []  # each of `seen`
+        self.terms: list[Terms] = []
         self.closed = False
         self._rows = asyncio.Semaphore(self.script.rows)
 
@@ -94,7 +96,12 @@ class ScriptedModel:
         self.closed = True
 
     async def stream(
-        self, prompt: Sequence[int], params: SamplingParams, stop: Sequence[str] = (), *, client: str = ""
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        stop: Sequence[str] = (),
+        *,
+        terms: Terms = DEFAULT_TERMS,
     ) -> AsyncGenerator[Any, None]:
         check_params(params, self.tokenizer.vocab_size)
         check_prompt(prompt, self.tokenizer.vocab_size, self.context_length)
@@ -102,6 +109,7 @@ class ScriptedModel:
             raise Overloaded("the queue is full", "try again soon", retry_after=7)
         self.seen.append((list(prompt), params))
         self.generated_before.append(self.generated)
+        self.terms.append(terms)
         self.waiting += 1
         try:
             await self._rows.acquire()

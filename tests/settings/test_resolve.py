@@ -33,14 +33,14 @@ def test_without_anything_the_defaults_are_in_effect() -> None:
 
 
 def test_flags_win_over_variables_over_files(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    places["system"].write_text('port = 1\nqueue = 1\nhost = "::1"\nthreads = 1\n')
-    places["user"].write_text("# mine\nport = 2\nqueue = 2\nthreads = 2\n")
+    places["system"].write_text('port = 1\nmax_queue = 1\nhost = "::1"\nthreads = 1\n')
+    places["user"].write_text("# mine\nport = 2\nmax_queue = 2\nthreads = 2\n")
     monkeypatch.setenv("EDGEAI_PORT", "3")
-    monkeypatch.setenv("EDGEAI_QUEUE", "3")
+    monkeypatch.setenv("EDGEAI_MAX_QUEUE", "3")
     found = resolve({"port": 4, "context": None})
     assert (found.settings.port, found.settings.max_queue, found.settings.threads) == (4, 3, 2)
     assert found.origins["port"] == "flag --port"
-    assert found.origins["queue"] == "variable EDGEAI_QUEUE"
+    assert found.origins["max_queue"] == "variable EDGEAI_MAX_QUEUE"
     assert found.origins["threads"] == f"{places['user']} line 4"
     assert found.origins["host"] == f"{places['system']} line 3"
     assert found.origins["context"] == "default"
@@ -52,7 +52,7 @@ def test_a_chosen_file_replaces_the_others(
 ) -> None:
     places["system"].write_text("port = 1\n")
     chosen = tmp_path / "chosen.toml"
-    chosen.write_text("queue = 5\n")
+    chosen.write_text("max_queue = 5\n")
     if by_variable:
         monkeypatch.setenv("EDGEAI_CONFIG", str(chosen))
     found = resolve(config=None if by_variable else chosen)
@@ -94,7 +94,7 @@ def test_every_mistake_is_named_with_its_place(tmp_path: Path, monkeypatch: pyte
     path.write_text(
         '# first\nprot = 3\nport = 70000\nthreads = true\n\ncheck = "now"\nkv_disk = "much"\n[limits]\nx = 1\n'
     )
-    monkeypatch.setenv("EDGEAI_QUEUE", "many")
+    monkeypatch.setenv("EDGEAI_MAX_QUEUE", "many")
     with pytest.raises(InvalidInput) as raised:
         merge([from_file(path), from_variables(), from_flags({"context": 0, "port": 80})])
     message = raised.value.message
@@ -105,7 +105,7 @@ def test_every_mistake_is_named_with_its_place(tmp_path: Path, monkeypatch: pyte
         f"{path} line 6: check is 'now', but must be 'always', 'changed' or 'never'",
         f"{path} line 7: kv_disk is 'much', but 'much' is not a size",
         f"{path} line 8: 'limits' is no setting",
-        "variable EDGEAI_QUEUE: queue is 'many', but must be a valid integer",
+        "variable EDGEAI_MAX_QUEUE: max_queue is 'many', but must be a valid integer",
         "flag --context: context is 0, but must be greater than or equal to 1",
     ):
         assert part in message

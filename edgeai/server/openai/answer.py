@@ -56,11 +56,6 @@ def head(kind: str, prefix: str, model: AsyncModel) -> dict[str, Any]:
     }
 
 
-def client_of(request: Request) -> str:
-    """Who asks, for fairness between clients: the address."""
-    return request.client.host if request.client else ""
-
-
 async def answer(request: Request, generation: Generation, reply: Reply, *, stream: bool, choices: int) -> Response:
     """Run `generation` and write it with `reply`; a client that leaves ends it. Raises what the engine raises."""
     request.scope.setdefault("state", {})["usage"] = generation.usage

@@ -14,10 +14,11 @@ from edgeai.errors import InvalidInput
 from edgeai.server.generation import Generation, Usage, plan
 from edgeai.server.metrics import Metrics
 from edgeai.server.model_pool import ModelPool
-from edgeai.server.openai.answer import Choice, answer, client_of, head
+from edgeai.server.openai.answer import Choice, answer, head
 from edgeai.server.openai.logprobs import CompletionLogprobs, ShownTokens
 from edgeai.server.openai.sampling import check_stream_options, encode, sampling_params
 from edgeai.server.openai.structured import compiled, requested_grammar
+from edgeai.server.openai.terms import terms_of
 from edgeai.server.protocol import MAX_CHOICES, CompletionRequest, Prompt
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     @routes.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         arrived = time.perf_counter()
+        terms = terms_of(request, body)
         model = await models.find(body.model)
         check_supported(body)
         include_usage = check_stream_options(body)
@@ -41,7 +43,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
         jobs = plan(prompts, params, body.stop, body.n or 1)
         echoes = [echo_text(model, prompt) if body.echo else "" for prompt in body.prompt for _ in range(body.n or 1)]
         reply = CompletionReply(model, echoes, logprobs=body.logprobs is not None, include_usage=include_usage)
-        generation = Generation(model, jobs, metrics.of_model(model.name), arrived=arrived, client=client_of(request))
+        generation = Generation(model, jobs, metrics.of_model(model.name), arrived=arrived, terms=terms)
         return await answer(request, generation, reply, stream=bool(body.stream), choices=len(jobs))
 
     return routes
