@@ -14,6 +14,7 @@ from starlette.requests import Request
 from edgeai.engine.terms import Priority, Terms
 from edgeai.errors import DeadlineExceeded, InvalidInput, TooManyRequests
 from edgeai.server.openai.terms import client_of, terms_of
+from tests.fixtures import patience
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
 
@@ -81,7 +82,7 @@ def test_a_header_that_is_no_time_is_refused(text: str) -> None:
 def post(served: Served, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
     path = "completions" if "prompt" in body else "chat/completions"
     content = body if "prompt" in body else {"messages": HELLO, **body}
-    return httpx.post(f"{served.url}/v1/{path}", json=content, headers=headers)
+    return patience.post(f"{served.url}/v1/{path}", json=content, headers=headers)
 
 
 def test_both_endpoints_pass_them_on() -> None:
