@@ -20,7 +20,7 @@ RECENT = 64  # chunks whose errors make the margin
 WORST = 0.96  # the margin covers so many of them
 LARGEST_ERROR = 4.0  # of a single chunk
 GROWTH = 2  # times the largest chunk that was ever measured is as far as the fit is trusted
-TAIL_MEMORY = 0.9
+TAIL_MEMORY = 0.8
 CONSTANT_SCALE = 4.0  # large: as long as little is known, a chunk costs what its tokens cost
 
 
@@ -34,7 +34,7 @@ class ChunkSizer:
         self._bound = settings.latency_seconds
         self._errors: deque[float] = deque(maxlen=RECENT)  # measured by expected times
         self._largest = 0  # tokens
-        self._tail = 0.0  # seconds of a step after its chunk
+        self._tail = 0.0  # seconds of a step after its chunk, lately
 
     def seconds(self, tokens: int, start: int) -> float:
         """What a chunk at positions from `start` on is expected to take; 0 before the first was measured."""
@@ -51,14 +51,14 @@ class ChunkSizer:
         if tokens < MIN_CHUNK:
             return
         expected = self.seconds(tokens, start)
-        if self.cost.measurements >= LEARNING and tokens <= GROWTH * self._largest:
+        if expected > 0 and self.cost.measurements >= LEARNING and tokens <= GROWTH * self._largest:
             self._errors.append(min(seconds / expected, LARGEST_ERROR))
         self._largest = max(self._largest, tokens)
         self.cost.measured(_features(tokens, start), seconds)
 
     def ended(self, seconds: float) -> None:
         """So much of a step came after its chunk: sampling, and keeping the books."""
-        self._tail = max(seconds, TAIL_MEMORY * self._tail)
+        self._tail += (seconds - self._tail) * (1 - TAIL_MEMORY)
 
     def limit(self, start: int, spent: float, *, others_decode: bool) -> int:
         """The most tokens of a chunk at `start`, in a step that has lasted `spent` seconds already.
