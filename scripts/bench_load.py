@@ -28,7 +28,7 @@ from pathlib import Path
 
 from bench_rows import Row, row_of
 from load_scenarios import SCENARIOS, Outcome, Plan, warm_up
-from servers import RunningServer, edgeai_server, llama_server
+from servers import Server, edgeai_server, llama_server
 
 from edgeai.engine.config import KVType
 from edgeai.model import model_shape
@@ -54,7 +54,7 @@ METRICS = {
 }
 CONTESTANTS = {"ours": "edgeai", "same": "llama-server", "best": "llama-server, batches of 64"}
 
-Start = Callable[[], AbstractContextManager[RunningServer]]
+Start = Callable[[], AbstractContextManager[Server]]
 
 
 class Rounds:

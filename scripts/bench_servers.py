@@ -26,7 +26,8 @@ from pathlib import Path
 from bench_rows import markdown, row_of, write_rows
 from process_cost import PeakMemory, cost_of
 from server_client import chat, chats
-from servers import RunningServer, edgeai_server, llama_server
+from servers import Server, edgeai_server, llama_server
+from words import some_words
 
 from edgeai.engine.config import KVType
 from edgeai.model import model_shape
@@ -45,14 +46,13 @@ METRICS = {
 }
 GREETING = "Hello, who are you?"
 TOPICS = ("the sea", "a garden", "old bridges", "winter", "bread", "a long journey", "the night sky", "clocks")
-WORDS = ("water", "pump", "valve", "field", "road", "market", "school", "river", "house", "tree", "stone", "winter")
 ANSWER_TOKENS = 256
 FILL_CLIENTS = 4
 FILL_ANSWER = 48  # tokens
 FILL_SPARE = 100  # tokens of each client's share, for the template and what it makes of words
 SETTLE_SECONDS = 2.0  # between the last answer and rest
 
-Start = Callable[[], AbstractContextManager[RunningServer]]
+Start = Callable[[], AbstractContextManager[Server]]
 Figures = dict[str, float]
 
 
@@ -79,7 +79,7 @@ def measure(start: Start, plan: Plan, number: int) -> Figures:
     return figures | {"peak_rss": memory.mib}
 
 
-def cost_per_token(server: RunningServer, topics: Sequence[str], suffix: str, number: int) -> Figures:
+def cost_per_token(server: Server, topics: Sequence[str], suffix: str, number: int) -> Figures:
     """Free text about each topic at once; the short prompts' share is in it."""
     before = cost_of(server.pid)
     asked = [f"Write a long story about {topic}." for topic in topics]
@@ -92,18 +92,18 @@ def cost_per_token(server: RunningServer, topics: Sequence[str], suffix: str, nu
     }
 
 
-def fill(server: RunningServer, context: int) -> None:
+def fill(server: Server, context: int) -> None:
     """Conversations that together take the whole cache."""
     share = context // FILL_CLIENTS - FILL_ANSWER - FILL_SPARE
-    words = [random.Random(client).choices(WORDS, k=share) for client in range(FILL_CLIENTS)]  # noqa: S311
-    texts = [f"{' '.join(some)}. Write a long story with all these words." for some in words]
+    words = [some_words(random.Random(client), share) for client in range(FILL_CLIENTS)]  # noqa: S311
+    texts = [f"{some}. Write a long story with all these words." for some in words]
     replies = chats(server.base_url, texts, max_tokens=FILL_ANSWER)
     held = sum(reply.prompt_tokens for reply in replies)
     if held < 0.85 * context:
         raise SystemExit(f"the prompts filled {held} tokens of {context}: this measures nothing")
 
 
-def cost_at_rest(server: RunningServer, seconds: float) -> Figures:
+def cost_at_rest(server: Server, seconds: float) -> Figures:
     time.sleep(SETTLE_SECONDS)
     before = cost_of(server.pid)
     time.sleep(seconds)

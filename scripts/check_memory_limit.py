@@ -14,14 +14,19 @@ import contextlib
 import json
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 
-from limited_server import Answer, LimitedServer, equal, prompts, same, tie
+from greedy_answers import Answer, equal, same, tie
+from limited_clients import Clients, prompts
 from memory_limit import LimitedBox, memory_limit
+from server_client import call
+from servers import Ended, Server, edgeai_command
 
 MIB = 1 << 20
 # Takes memory in steps, holds it, and gives it back: STEP bytes every PAUSE seconds, up to MOST, for HOLD seconds.
@@ -58,7 +63,7 @@ class Outcome:
 class Watch:
     """Looks at a server twice a second while it works."""
 
-    def __init__(self, server: LimitedServer) -> None:
+    def __init__(self, server: Server) -> None:
         self.resident = self.highest = self.last = 0
         self._server, self._done = server, threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -74,9 +79,9 @@ class Watch:
     def _run(self) -> None:
         while not self._done.wait(0.5):
             try:
-                self.resident = max(self.resident, anonymous_bytes(self._server.process.pid))
-                self.last = self._server.health()["memory"]["level"]
-            except OSError:
+                self.resident = max(self.resident, anonymous_bytes(self._server.pid))
+                self.last = call(self._server.base_url, "/health").document["memory"]["level"]
+            except (OSError, HTTPException):
                 continue  # gone, or too busy to say; the clients will tell
             self.highest = max(self.highest, self.last)
 
@@ -87,13 +92,10 @@ def anonymous_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def without_limit(package: Path, texts: Sequence[str], threads: str) -> list[Answer]:
+def without_limit(package: Path, texts: Sequence[str], args: argparse.Namespace) -> list[Answer]:
     box = LimitedBox(0, "none")
     try:
-        server = LimitedServer(box, package, "--threads", threads)
-        if not server.ready:
-            raise SystemExit("the server does not start without a limit:\n" + "\n".join(server.log))
-        return server.ask_all(texts)
+        return Clients(_server(box, package, args).ready().base_url).ask_all(texts)
     finally:
         box.stop()
 
@@ -103,13 +105,15 @@ def within(
 ) -> Outcome:
     with memory_limit(limit) as box:
         started = time.monotonic()
-        server = LimitedServer(box, package, "--threads", args.threads)
-        result = Outcome(limit, box.way, "refused", server.log[-2] if len(server.log) > 1 else " ".join(server.log))
-        if not server.ready:
-            result.outcome = "killed" if server.killed or box.kills else "refused"
-            result.says = " ".join(line.strip() for line in server.log if "loading" not in line)
+        result = Outcome(limit, box.way, "refused", "")
+        server = _server(box, package, args)
+        try:
+            server.ready()
+        except Ended:
+            result.outcome = "killed" if server.process.poll() in (-9, 137) or box.kills else "refused"
+            result.says = " ".join(line.strip() for line in server.said().splitlines() if "loading" not in line)
             return result
-        result.says = "\n  ".join(line for line in server.log if " free: " in line)
+        result.says = "\n  ".join(line for line in server.said().splitlines() if " free: " in line)
         with Watch(server) as watch:
             _ask_rounds(server, box, result, texts, expected, args)
             if args.neighbour and result.outcome == "served":
@@ -121,19 +125,24 @@ def within(
         return result
 
 
+def _server(box: LimitedBox, package: Path, args: argparse.Namespace) -> Server:
+    command = edgeai_command(package, "--kv-disk", "0", "--threads", args.threads)
+    return Server(command, args.work / f"{box.limit}.log", start=box.start)
+
+
 def _ask_rounds(
-    server: LimitedServer,
+    server: Server,
     box: LimitedBox,
     result: Outcome,
     texts: Sequence[str],
     expected: Sequence[Answer],
     args: argparse.Namespace,
 ) -> None:
-    result.outcome = "served"
+    result.outcome, clients = "served", Clients(server.base_url)
     try:
         for _ in range(args.rounds):
             with _neighbour(box, result, args):
-                answers = server.ask_all(texts)
+                answers = clients.ask_all(texts)
             for answer, wanted in zip(answers, expected, strict=True):
                 result.answers += 1
                 result.equal += equal(answer, wanted)
@@ -141,9 +150,9 @@ def _ask_rounds(
                 result.widest_tie = max(result.widest_tie, tie(answer, wanted) or 0.0)
         with _neighbour(box, result, args):  # one more, for a server at rest
             pass
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         result.outcome, result.says = "killed", f"{type(error).__name__}: {error}"
-    result.refusals = server.refusals
+    result.refusals = clients.refusals
 
 
 @contextlib.contextmanager
@@ -202,11 +211,13 @@ def main() -> None:
     if args.neighbour:
         args.neighbour[0] = float(args.neighbour[0])
     texts = prompts(args.clients, args.words)
-    expected = without_limit(args.package, texts, args.threads)
     outcomes = []
-    for limit in args.limits:
-        outcomes.append(within(args.package, limit * MIB, texts, expected, args))
-        show(outcomes[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        args.work = Path(folder)
+        expected = without_limit(args.package, texts, args)
+        for limit in args.limits:
+            outcomes.append(within(args.package, limit * MIB, texts, expected, args))
+            show(outcomes[-1])
     if args.json:
         args.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")
     bad = [each for each in outcomes if each.outcome == "killed" or each.equal + each.near_ties < each.answers]

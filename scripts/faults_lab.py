@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults_server import Golden, Server, goldens
+from faults_questions import Golden, goldens, stream
 from patience import PATIENCE
+from servers import Server, edgeai_command
 
 KV_BUDGET = 60_000_000  # bytes on disk: room for about 40 blocks of the default model, so that old ones must leave
 LEDGER = "written.json"
@@ -69,7 +70,7 @@ class Lab:
         self.package, self.work, self.record = package, work, record
         self._deadline = time.monotonic() + seconds
         with self.server("reference", kv_disk=0) as server:
-            self.goldens: list[Golden] = goldens(server.ready(), GOLDENS)
+            self.goldens: list[Golden] = goldens(server.ready().base_url, GOLDENS)
 
     @property
     def time_is_up(self) -> bool:
@@ -80,8 +81,9 @@ class Lab:
     ) -> Server:
         """A server with a home of that name; what it says is kept under the same name."""
         options = ["--context", "1024", "--kv-budget", "256M", "--kv-disk", str(kv_disk), "--kv-writes", "100GiB"]
-        log = self.work / f"{home}.log"
-        return Server(package or self.package, self.work / home, log, *options, env=env)
+        environment = {"EDGEAI_HOME": str(self.work / home)} | dict(env or {})
+        command = edgeai_command(package or self.package, *options)
+        return Server(command, self.work / f"{home}.log", environment=environment)
 
     def log(self, home: str) -> str:
         path = self.work / f"{home}.log"
@@ -90,7 +92,7 @@ class Lab:
     def check(self, server: Server, *numbers: int) -> int:
         """Golden questions; returns how many tokens needed no computing. Raises RuntimeError for a wrong answer."""
         chosen = numbers or range(GOLDENS)
-        return sum(self.goldens[number].check(server).cached for number in chosen)
+        return sum(self.goldens[number].check(server.base_url).cached for number in chosen)
 
     def check_budget(self, home: str, *, kv_disk: int = KV_BUDGET) -> None:
         """Raises RuntimeError when the stored blocks take more than they may."""
@@ -110,7 +112,9 @@ def temporaries(home: Path) -> list[Path]:
 @contextlib.contextmanager
 def traffic(server: Server, seed: int, clients: int = 3) -> Iterator[None]:
     """Clients that stream, each under a prompt that nobody has asked before."""
-    threads = [threading.Thread(target=server.stream, args=(seed * 100 + number,)) for number in range(clients)]
+    threads = [
+        threading.Thread(target=stream, args=(server.base_url, seed * 100 + number)) for number in range(clients)
+    ]
     for thread in threads:
         thread.start()
     try:

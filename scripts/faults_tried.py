@@ -12,8 +12,9 @@ from pathlib import Path
 
 from faults_damage import DAMAGES
 from faults_lab import GOLDENS, KV_BUDGET, Lab, kv_files, remount, small_disk, temporaries, traffic
-from faults_server import Server
+from faults_questions import stream
 from patience import PATIENCE
+from servers import Server
 
 REFUSED = "was damaged and is removed"
 JUMPS = (1, 40, -1, 3650, -365, -20000, 400, -30, 20000)  # days: boards without a battery wake up in 1970
@@ -188,7 +189,7 @@ def clock_jumps(lab: Lab, count: int) -> str | None:
             offset.write_text(f"{JUMPS[(number + 1) % len(JUMPS)]:+d}d")
             lab.check(server, number % GOLDENS)
             before = newest(lab.work / home)
-            server.stream(3000 + number)
+            stream(server.base_url, 3000 + number)
             if not wait_until(lambda: newest(lab.work / home) > before):  # noqa: B023 (called at once)
                 raise RuntimeError(f"no block is written after the clock jumped to {offset.read_text()}")
             lab.record.seen[f"{fault}/tokens restored"] += lab.check(server, number % GOLDENS)

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from server_client import Reply, chat
+from words import some_words
 
-WORDS = ("water", "pump", "valve", "field", "road", "market", "school", "river", "house", "tree", "stone", "winter")
 JOIN_SECONDS = 120.0  # for clients that hang up: a server sees it at the next token
 
 
@@ -28,8 +28,8 @@ class Texts:
 
     def __call__(self, words: int) -> str:
         with self._lock:
-            chosen, number = self._chance.choices(WORDS, k=words), self._chance.randrange(10**9)
-        return f"{number}: {' '.join(chosen)}. Write a long story with these words."
+            number, chosen = self._chance.randrange(10**9), some_words(self._chance, words)
+        return f"{number}: {chosen}. Write a long story with these words."
 
 
 def arrivals(seed: int, *, rate: float, seconds: float) -> list[float]:

@@ -30,7 +30,7 @@ class LimitedBox:
     folder: Path | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, command: list[str], stderr: IO[str] | int | None = None) -> subprocess.Popen[str]:
+    def start(self, command: list[str], stderr: IO[bytes] | None = None) -> subprocess.Popen[str]:
         """Start a command in the box."""
         wrapped = {
             "systemd": ["systemd-run", "--scope", "--quiet", *_user(), *_properties(self.limit), *command],

@@ -1,4 +1,4 @@
-"""A client of the servers under measurement: chats that are streamed, one or several at once, and when tokens came."""
+"""A client of the servers: single requests, and chats that are streamed, one or several at once, with their times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +25,21 @@ SAMPLING = {
     "repeat_penalty": 1.0,  # llama-server's name
     "repetition_penalty": 1.0,  # edgeai's
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Of a request that is not streamed."""
+
+    status: int
+    headers: Message
+    document: dict[str, Any]
+
+
+def call(base_url: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = PATIENCE) -> Response:
+    """POST of a body, GET without one. Raises OSError and http.client.HTTPException when the server is gone."""
+    with _asked(base_url, path, body, timeout=timeout) as response:
+        return Response(response.status, response.headers, json.loads(response.read()))
 
 
 @dataclass(slots=True)
@@ -66,31 +83,26 @@ def chat(
     text: str,
     *,
     max_tokens: int,
+    before: Sequence[Mapping[str, str]] = (),
     seed: int = 1,
     key: str = "any",
     hang_up: Event | None = None,
     **fields: Any,
 ) -> Reply:
-    """One question, its answer streamed; as far as it came, when `hang_up` is set.
+    """One question after the messages `before`, its answer streamed; as far as it came, when `hang_up` is set.
 
     Raises `RuntimeError` for any other status than 200 and for a stream that tells of an error or ends early, OSError
     and http.client.HTTPException when the server is gone.
     """
-    body = {"messages": [{"role": "user", "content": text}], "max_tokens": max_tokens, "seed": seed}
+    messages = [*before, {"role": "user", "content": text}]
+    body: dict[str, Any] = {"messages": messages, "max_tokens": max_tokens, "seed": seed}
     body |= SAMPLING | {"stream": True, "stream_options": {"include_usage": True}} | fields
-    address = urlsplit(base_url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    try:
-        reply = Reply(time.perf_counter())
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        response = connection.getresponse()
+    reply = Reply(time.perf_counter())
+    with _asked(base_url, "/v1/chat/completions", body, Authorization=f"Bearer {key}") as response:
         if response.status != 200:
             raise RuntimeError(f"{base_url} answered {response.status}: {response.read()!r}")
         _read(response, reply, hang_up or Event())
-        return reply
-    finally:
-        connection.close()
+    return reply
 
 
 def chats(base_url: str, texts: Sequence[str], *, max_tokens: int, seed: int = 1, **fields: Any) -> list[Reply]:
@@ -101,6 +113,22 @@ def chats(base_url: str, texts: Sequence[str], *, max_tokens: int, seed: int = 1
             for number, text in enumerate(texts)
         ]
         return [reply.result() for reply in asked]
+
+
+@contextmanager
+def _asked(
+    base_url: str, path: str, body: Mapping[str, Any] | None, *, timeout: float = PATIENCE, **headers: str
+) -> Iterator[http.client.HTTPResponse]:
+    address = urlsplit(base_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
+    try:
+        if body is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"} | headers)
+        yield connection.getresponse()
+    finally:
+        connection.close()
 
 
 def _read(response: http.client.HTTPResponse, reply: Reply, hang_up: Event) -> None:

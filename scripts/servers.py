@@ -1,9 +1,9 @@
-"""Servers to measure, as context managers: `edgeai serve`, and llama.cpp's llama-server as its peer.
+"""Servers to measure and to treat badly: `edgeai serve`, and llama.cpp's llama-server as its peer.
 
     with llama_server(gguf, binary=Path("llama-server")) as server:
         ask(server.base_url, ...)
 
-Both listen on loopback, on a port of their own, and are ready when GET /health says 200.
+All listen on loopback, on a port of their own, and are ready when GET /health says 200.
 """
 
 from __future__ import annotations
@@ -16,26 +16,98 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.002
-STOP_SECONDS = 40.0  # longer than the grace that either server gives its requests
+
+Start = Callable[[list[str], IO[bytes]], subprocess.Popen[Any]]  # a command, and where what it says goes
 
 
-@dataclass(frozen=True, slots=True)
-class RunningServer:
-    """A server that is ready."""
+class Ended(RuntimeError):
+    """A server that ended before it was ready."""
 
-    base_url: str  # http://127.0.0.1:PORT, where both speak OpenAI's API under /v1
-    pid: int
-    started: float  # time.perf_counter() just before the process was made
-    start_seconds: float  # from there until /health said 200
+
+class Server:
+    """A server process; all that it says goes to the end of `log`. Killed at the end of the context, if it still runs.
+
+    `base_url` is http://127.0.0.1:PORT, where all servers speak OpenAI's API under /v1; `started` is
+    time.perf_counter() just before the process was made. `start` makes it: by default as a child of this one.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        start: Start | None = None,
+    ) -> None:
+        self.log = log
+        self._port = free_port()
+        self.base_url = f"http://127.0.0.1:{self._port}"
+        command = [*command, "--host", "127.0.0.1", "--port", str(self._port)]
+        self.started = time.perf_counter()
+        with log.open("ab") as file:
+            self.process = start(command, file) if start else _child(command, file, environment or {})
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ready(self) -> Self:
+        """Wait until it answers. Raises `Ended`, or RuntimeError when it takes too long."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._healthy():
+            if self.process.poll() is not None:
+                raise Ended(f"the server ended with {self.process.returncode}: {self.said()[-3000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server was not ready after {PATIENCE:.0f} s")
+            time.sleep(POLL_SECONDS)
+        return self
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def kill(self) -> None:
+        """Without any warning."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """As a service manager does. Raises RuntimeError when it has to be killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError("the server did not stop when it was told to") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def edgeai_command(model: str | Path, *options: str) -> list[str]:
+    """`edgeai serve` by this interpreter."""
+    return [sys.executable, "-m", "edgeai", "serve", "--model", str(model), *options]
 
 
 @contextlib.contextmanager
@@ -47,14 +119,14 @@ def llama_server(
     context: int = 8192,
     parallel: int = 8,
     options: Sequence[str] = (),
-) -> Iterator[RunningServer]:
+) -> Iterator[Server]:
     """llama-server on `gguf`: `context` tokens of cache in all, in a pool that `parallel` slots share.
 
     Without `binary` the one that EDGEAI_LLAMA_SERVER or ./scripts/build_llama_server names.
     """
     command = [str(binary or find_llama_server()), "--model", str(gguf), "--threads", str(threads), "--offline"]
     command += ["--ctx-size", str(context), "--parallel", str(parallel), "--kv-unified", *options]
-    with _running(command, {}) as server:
+    with running(command) as server:
         yield server
 
 
@@ -66,19 +138,19 @@ def edgeai_server(
     context: int = 8192,
     kv_budget: int | None = None,
     options: Sequence[str] = (),
-) -> Iterator[RunningServer]:
+) -> Iterator[Server]:
     """`edgeai serve` of this checkout on `package`, in a home folder of its own; nothing is kept on disk.
 
     It starts as it does every day, without the self-check of a first start, for the home is always new.
     `kv_budget` is in bytes, for the cache of all sequences; None leaves it to the machine.
     """
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "edgeai", "serve", "--model", str(package), "--threads", str(threads)]
-        command += ["--context", str(context), "--kv-disk", "0", "--check", "never", *options]
+        command = edgeai_command(package, "--threads", str(threads), "--context", str(context), "--kv-disk", "0")
+        command += ["--check", "never", *options]
         if kv_budget is not None:
             command += ["--kv-budget", str(kv_budget)]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with _running(command, {"EDGEAI_HOME": home, "PYTHONPATH": path}) as server:
+        with running(command, {"EDGEAI_HOME": home, "PYTHONPATH": path}) as server:
             yield server
 
 
@@ -89,20 +161,24 @@ def find_llama_server() -> Path:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[RunningServer]:
-    """The server that `command` starts, once it is ready; it is stopped in the end, whatever happens."""
-    port = free_port()
-    command = [*command, "--host", "127.0.0.1", "--port", str(port)]
-    with tempfile.TemporaryFile() as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
+def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """The server that `command` starts, once it is ready; it is stopped in the end, whatever happens.
+
+    Raises SystemExit when it does not start, or dies within the context.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(command, Path(folder) / "log", environment=environment) as server,
+    ):
         try:
-            _wait(process, port, log)
-            yield RunningServer(f"http://127.0.0.1:{port}", process.pid, started, time.perf_counter() - started)
-            if process.poll() is not None:
-                raise SystemExit(f"a server died: {' '.join(command)}\n{_tail(log)}")
-        finally:
-            _stop(process)
+            server.ready()
+        except RuntimeError as error:
+            raise SystemExit(f"{' '.join(command)}: {error}") from error
+        yield server
+        if server.process.poll() is not None:
+            raise SystemExit(f"a server died: {' '.join(command)}\n{server.said()[-3000:]}")
+        with contextlib.suppress(RuntimeError):  # it was killed, then
+            server.stop()
 
 
 def free_port() -> int:
@@ -112,34 +188,5 @@ def free_port() -> int:
         return port
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not _healthy(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"a server did not start: {process.args!r}\n{_tail(log)}")
-        time.sleep(POLL_SECONDS)
-
-
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _tail(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read().decode(errors="replace")[-3000:]
+def _child(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
