@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,9 +68,8 @@ def test_a_server_is_started_asked_and_stopped(smollm_package: Package) -> None:
 
     with edgeai_server(smollm_package.path, context=512) as server:
         replies = chats(server.base_url, ["Hello", "Good morning"], max_tokens=6)
-        assert server.start_seconds > 0
     assert all(reply.text and 0 < reply.tokens <= 6 and reply.prompt_tokens > 6 for reply in replies)
-    assert all(server.started + server.start_seconds < reply.first_token <= reply.last_token for reply in replies)
+    assert all(server.started < reply.first_token <= reply.last_token for reply in replies)
     assert not psutil.pid_exists(server.pid)
 
 
@@ -77,3 +78,40 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit, match="no package at"), edgeai_server(tmp_path / "missing"):
         pass
+
+
+def test_greedy_answers_part_at_a_near_tie_or_not() -> None:
+    from greedy_answers import Answer, equal, same, tie
+
+    def answer(*tokens: str) -> Answer:
+        likely = [{token: -0.5, "near": -0.9, "far": -3.0} for token in tokens]
+        return Answer(200, None, tokens, (-0.5,) * len(tokens), tuple(likely))
+
+    one = answer("a", "b", "c")
+    assert tie(one, answer("a", "b", "c")) is None
+    assert tie(one, answer("a", "near", "x")) == pytest.approx(0.4)
+    assert tie(one, answer("a", "far", "c")) == pytest.approx(2.5)
+    assert tie(one, answer("a", "else", "c")) == tie(one, answer("a", "b")) == math.inf
+    assert one.lead == pytest.approx(0.4)
+    assert [equal(one, other) for other in (answer("a", "b", "c"), answer("a", "near"))] == [True, False]
+    assert same(one, answer("a", "near"))
+    assert not same(one, answer("a", "far"))
+    assert not same(one, Answer(500))
+
+
+def test_a_server_that_is_told_to_stop_and_one_that_is_killed(smollm_package: Package, tmp_path: Path) -> None:
+    from greedy_answers import ask
+    from servers import Server, edgeai_command
+
+    command = edgeai_command(smollm_package.path, "--context", "512", "--kv-disk", "0", "--check", "never")
+    environment = {"EDGEAI_HOME": str(tmp_path)}
+    with Server(command, tmp_path / "log", environment=environment).ready() as server:
+        first = ask(server.base_url, "one two three four five six", max_tokens=3, alternatives=2)
+        assert ask(server.base_url, "one two " * 400, max_tokens=3, alternatives=2).status == 400
+        server.stop()
+        assert server.process.returncode == -signal.SIGTERM
+    with Server(command, tmp_path / "log", environment=environment).ready() as server:
+        second = ask(server.base_url, "one two three four five six", max_tokens=3, alternatives=2)
+    assert server.process.returncode == -signal.SIGKILL
+    assert (first.status, first.tokens, len(first.tokens)) == (200, second.tokens, 3)
+    assert server.said().count("is ready") == 2
