@@ -5,7 +5,7 @@ chunk in a step. A prompt that is being read is overtaken, and waits in its row,
 of clients who were served less meanwhile, and interactive ones before batch. Memory is reserved before anything is
 computed: the prefix cache gives way first, then the youngest sequence, batch before interactive, which starts again
 later from the tokens it has. Batch rows also give way to interactive requests that find no row
-(`WaitingQueue.may_displace`).
+(`WaitingQueue.may_displace`), and one of a client's several rows to a client who has none.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.prefix_reuse import PrefixReuse
 from edgeai.engine.restore import BlockStore
 from edgeai.engine.sequence import Sequence
+from edgeai.engine.victims import of_a_crowd, rank
 from edgeai.engine.waiting import WaitingQueue
 
 
@@ -119,7 +120,7 @@ class Scheduler:
         self.rows, self.chunks.most = limits.rows, limits.chunk
         self.budget.restrain(limits)
         while limits.releasing and self.running and not self._within(limits):
-            self._preempt(max(self.running, key=_rank))
+            self._preempt(max(self.running, key=rank))
 
     def _within(self, limits: Limits) -> bool:
         running = len(self.running)
@@ -195,12 +196,11 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Give the next waiting sequence the row behind the decoding ones, if there is room for all its tokens."""
-        sequence = self._next()
-        if sequence is None or self._reuse.filling is not None or not self._free_row(sequence):
+        sequence = self._candidate()
+        if sequence is None:
             return
         found = self._reuse.cached(sequence)  # looked up first: what is wanted is evicted last
-        headroom = len(self.running) * GRANULE  # else the next tokens of the others could preempt it at once
-        size = (granules(len(sequence.tokens) + 1) + headroom) * self._token_bytes
+        size = self._size(sequence)
         while not self.budget.make_room(size, alone=not self.running):
             if not self._displace(sequence, size):
                 return
@@ -213,38 +213,66 @@ class Scheduler:
         self._arena.grow(slot, len(sequence.tokens) + 1)
         self._reuse.start(sequence, slot, found)
 
-    def _free_row(self, sequence: Sequence) -> bool:
-        """Whether there is a row for a waiting sequence, perhaps one that a batch request had to give up.
+    def _candidate(self) -> Sequence | None:
+        """Who is given a row now, perhaps one that another has to give up."""
+        sequence = self._next()
+        if sequence is None or self._reuse.filling is not None or not self._at_once(sequence):
+            return None
+        if len(self.running) < self.rows or self._displace(sequence):
+            return sequence
+        newcomer = self._newcomer()
+        victim = None if newcomer is None else of_a_crowd(self.running, newcomer)
+        others = [each for each in self.running if each is not victim]
+        if newcomer is None or victim is None or self._held(others) + self._size(newcomer) > self.budget.limit:
+            return None
+        self._preempt(victim, remember=True)
+        return newcomer
 
-        Only for one that would be read at once: a row in which it waits would be missing for those who come later.
-        """
-        turn = self.waiting.turn
-        if any(turn(reading) <= turn(sequence) for reading in self._reading):
-            return False
-        return len(self.running) < self.rows or self._displace(sequence)
+    def _size(self, sequence: Sequence) -> int:
+        """Bytes for a waiting sequence, with headroom: else the next tokens of the others could preempt it at once."""
+        return (granules(len(sequence.tokens) + 1) + len(self.running) * GRANULE) * self._token_bytes
+
+    def _held(self, sequences: Iterable[Sequence]) -> int:
+        """Bytes that their rows hold."""
+        return sum(self._arena.slot_bytes(each.slot) for each in sequences if each.slot is not None)
+
+    def _at_once(self, sequence: Sequence) -> bool:
+        """Whether a waiting sequence would be read at once; else a row would be missing for those who come later."""
+        turn = self.waiting.turn(sequence)
+        return all(turn < self.waiting.turn(reading) for reading in self._reading)
+
+    def _newcomer(self) -> Sequence | None:
+        """The first waiting sequence of a client who has no row."""
+        clients = {each.terms.client for each in self.running}
+        waiting = (each for each in self.waiting if each.terms.client not in clients)
+        return next((each for each in waiting if self._at_once(each) and self._adapter_fits(each)), None)
 
     def _displace(self, urgent: Sequence, size: int = 0) -> bool:
         """Preempt the youngest of those that give way to `urgent`; False if all of them would not free `size` bytes."""
         victims = [each for each in self.running if self.waiting.may_displace(urgent, each)]
-        freed = sum(self._arena.slot_bytes(each.slot) for each in victims if each.slot is not None)
-        if not victims or not self.budget.fits(size - freed, alone=len(victims) == len(self.running)):
+        alone = len(victims) == len(self.running)
+        if not victims or not self.budget.fits(size - self._held(victims), alone=alone):
             return False
-        self._preempt(max(victims, key=_rank), remember=True)
+        self._preempt(max(victims, key=rank), remember=True)
         return True
 
     def _next(self) -> Sequence | None:
         """The first waiting sequence; if its adapter would be one too many, the first that needs none."""
         turns = iter(self.waiting)
         first = next(turns)
-        if len(distinct([each.adapter for each in (*self.running, first)])) <= self.settings.max_adapters:
+        if self._adapter_fits(first):
             return first
         return next((sequence for sequence in turns if sequence.adapter is None), None)
 
+    def _adapter_fits(self, sequence: Sequence) -> bool:
+        adapters = distinct([each.adapter for each in (*self.running, sequence)])
+        return len(adapters) <= self.settings.max_adapters
+
     def _reserve_decode(self) -> None:
         """Room for one more token in every decoding row, taken from the last in rank where there is none."""
-        for sequence in sorted(self._decoding, key=_rank):
+        for sequence in sorted(self._decoding, key=rank):
             while sequence.slot is not None and not self._grow(sequence, sequence.slot):
-                self._preempt(max(self.running, key=_rank))
+                self._preempt(max(self.running, key=rank))
 
     def _grow(self, sequence: Sequence, slot: int) -> bool:
         needed = len(sequence.tokens)
@@ -274,8 +302,3 @@ class Scheduler:
             self._arena.swap(sequence.slot, slot)
             other.slot = sequence.slot
         sequence.slot = slot
-
-
-def _rank(sequence: Sequence) -> tuple[int, int]:
-    """The last in rank gives way first: batch before interactive, then the youngest."""
-    return sequence.terms.priority, sequence.arrival

@@ -211,6 +211,22 @@ def test_an_interactive_request_takes_the_row_of_the_youngest_batch_one() -> Non
     assert not any(s.computed for s in books.waiting)
 
 
+def test_a_client_without_a_row_is_given_one_of_who_has_most() -> None:
+    books = scheduler()
+    start(books, *(request(name, 10, client=name[0]) for name in ("x1", "x2", "x3", "y1")))
+    books.add(request("z1", 10, client="z"))
+    step(books)
+    assert {each.request_id for each in books.running} == {"x1", "x2", "y1", "z1"}
+    assert [each.request_id for each in books.waiting] == ["x3"]
+    books.add(request("z2", 10, client="z"))
+    books.add(request("w1", 10, client="w"))
+    while not any(each.request_id == "w1" and each.decoding for each in books.running):
+        step(books)
+    assert {each.request_id for each in books.running} == {"x1", "z1", "y1", "w1"}
+    books.add(request("v1", 10, client="v"))
+    assert names(step(books))[1:] == (None, 0)  # nobody has several any more
+
+
 def test_interactive_rows_are_nobodys() -> None:
     books = scheduler()
     start(books, *(request(str(i), 10) for i in range(4)))
