@@ -104,10 +104,11 @@ class Rounds:
 
 
 def measure(contestants: Mapping[str, Start], scenario: str, plan: Plan, number: int) -> dict[str, Outcome]:
-    """One round: each server anew, with the same seed."""
-    found = {}
-    for name, start in contestants.items():
-        with start() as server:
+    """One round: each server anew, with the same seed; every round begins with another one."""
+    found, names = {}, list(contestants)
+    first = number % len(names)
+    for name in names[first:] + names[:first]:
+        with contestants[name]() as server:
             warm_up(server.base_url)
             found[name] = SCENARIOS[scenario](server.base_url, plan, seed=1000 + number)
         print(f"{scenario} {number + 1}: {name} {json.dumps(dataclasses.asdict(found[name]))}", file=sys.stderr)
