@@ -65,8 +65,9 @@ class Chunk:
 class TextStream:
     """Turns the tokens of one sequence into chunks: detokenized, and cut before a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], shown: frozenset[int] = frozenset()) -> None:
+        """`shown` are control tokens that are part of the text."""
+        self._detokenizer = Detokenizer(tokenizer, shown=shown)
         self._stops = StopStrings(stop)
 
     def push(self, output: TokenOutput) -> Chunk:
@@ -149,20 +150,25 @@ class _LoadedModel:
         """Whether memory is so scarce that the budget had to be measured."""
         return self._engine.settings.tight
 
+    def require_template(self) -> ChatTemplate:
+        """The chat template. Raises `InvalidInput` for a model without one."""
+        if self.template is None:
+            raise InvalidInput(f"{self.name} has no chat template", "use plain completion", param="messages")
+        return self.template
+
     def encode_chat(self, messages: Sequence[Message], **template_args: Any) -> list[int]:
         """Token ids of a conversation, ready to be answered. The recipe's system prompt leads where there is none.
 
         Raises `InvalidInput` when the template refuses the messages, or the model has none, `ContextLengthExceeded` for
         far more than the context holds.
         """
-        if self.template is None:
-            raise InvalidInput(f"{self.name} has no chat template", "use plain completion", param="messages")
+        template = self.require_template()
         system = self.manifest.prompt.system
         if system and not (messages and messages[0].get("role") == "system"):
             messages = [{"role": "system", "content": system}, *messages]
         add_bos = self.manifest.tokens.add_bos
         most = self.context_length
-        return encode_chat(self.tokenizer, self.template, messages, add_bos=add_bos, most=most, **template_args)
+        return encode_chat(self.tokenizer, template, messages, add_bos=add_bos, most=most, **template_args)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text. Raises `ContextLengthExceeded` for far more than the context holds."""
@@ -171,7 +177,7 @@ class _LoadedModel:
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         """The recipe's sampling parameters, with `overrides` that are not None. `max_tokens` fills the context."""
-        recipe = self.manifest.prompt.model_dump(exclude={"system"})
+        recipe = self.manifest.prompt.model_dump(exclude={"system", "tool_format"})
         chosen = {"max_tokens": self.context_length} | {k: v for k, v in recipe.items() if v is not None}
         return SamplingParams(**(chosen | {k: v for k, v in overrides.items() if v is not None}))
 
@@ -231,9 +237,13 @@ class AsyncModel(_LoadedModel):
         stop: Sequence[str] = (),
         *,
         terms: Terms = DEFAULT_TERMS,
+        shown: frozenset[int] = frozenset(),
     ) -> AsyncGenerator[Chunk, None]:
-        """Continue token ids; closing the generator cancels the request. Raises as `AsyncEngine.generate` does."""
-        text = TextStream(self.tokenizer, stop)
+        """Continue token ids; closing the generator cancels the request. Raises as `AsyncEngine.generate` does.
+
+        `shown` are control tokens that are part of the text: marks around tool calls and thoughts.
+        """
+        text = TextStream(self.tokenizer, stop, shown)
         async with aclosing(self.engine.generate(prompt, params, terms=terms, adapter=self.adapter)) as outputs:
             async for output in outputs:
                 chunk = text.push(output)

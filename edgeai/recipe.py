@@ -64,6 +64,7 @@ class PromptDefaults(Strict):
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0)
     max_tokens: int | None = Field(default=None, gt=0)
+    tool_format: str | None = None  # how the model writes tool calls, where its chat template does not show it
 
 
 class PathRef(Strict):

@@ -39,13 +39,13 @@ class GrammarCompiler:
         self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
         self._vocabulary: LLTokenizer | None = None  # the worker's own
 
-    def submit(self, spec: GrammarSpec, frame: str | None = None) -> Future[CompiledGrammar]:
-        """The compiled grammar; `frame` as in `GrammarSpec.documents`.
+    def submit(self, spec: GrammarSpec) -> Future[CompiledGrammar]:
+        """The compiled grammar.
 
         Raises `InvalidInput` for one that is too long, `Overloaded` when too many are waiting. The future raises
         `InvalidInput` for what is wrong, not supported, without any text that would do, or too much work.
         """
-        documents = spec.documents(frame)
+        documents = spec.documents()
         key = hashlib.sha256("\0".join(documents).encode("utf-8", "surrogatepass")).digest()
         with self._lock:
             if key in self._kept:
@@ -56,11 +56,11 @@ class GrammarCompiler:
             if self._waiting >= MAX_WAITING:
                 raise Overloaded(f"{self._waiting} grammars are waiting to be compiled", "try again soon")
             self._waiting += 1
-        return self._worker.submit(self._compile, key, documents, spec.param)
+        return self._worker.submit(self._compile, key, spec)
 
-    def _compile(self, key: bytes, documents: Sequence[str], param: str) -> CompiledGrammar:
+    def _compile(self, key: bytes, spec: GrammarSpec) -> CompiledGrammar:
         try:
-            grammar = CompiledGrammar(self._matcher(documents, param), self._eos, self._tokenizer.vocab_size, param)
+            grammar = CompiledGrammar(self._matcher(spec), self._eos, self._tokenizer.vocab_size, spec.param)
             with self._lock:
                 self._kept[key] = grammar
                 while len(self._kept) > KEPT:
@@ -70,21 +70,23 @@ class GrammarCompiler:
             with self._lock:
                 self._waiting -= 1
 
-    def _matcher(self, documents: Sequence[str], param: str) -> LLMatcher:
+    def _matcher(self, spec: GrammarSpec) -> LLMatcher:
         from llguidance import LLMatcher
 
         if not self._eos:
-            raise InvalidInput("this model has no end token, and so no way to end such an answer", param=param)
+            raise InvalidInput("this model has no end token, and so no way to end such an answer", param=spec.param)
         if self._vocabulary is None:
             self._vocabulary = _vocabulary(self._tokenizer, self._eos)
         what = ""
-        for document in documents:
+        for document in spec.documents():
             matcher = LLMatcher(self._vocabulary, document, limits=_limits(), log_level=0)
             matcher.compute_bitmask()  # the costly first one; copies of the matcher know it
             if not matcher.is_error():
                 return matcher
             what = problem(matcher)
-        raise InvalidInput(f"this grammar cannot be used: {what}", HINT, param=param)
+        for inner in spec.named.values():
+            self._matcher(inner)  # raises for the part that is at fault
+        raise InvalidInput(f"this grammar cannot be used: {what}", HINT, param=spec.param)
 
 
 def _limits() -> LLParserLimits:

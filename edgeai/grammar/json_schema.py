@@ -78,7 +78,7 @@ def _closed_object(part: Mapping[str, Any]) -> dict[str, Any]:
         named = part.get(name)
         if isinstance(named, Mapping):
             result[name] = {key: _closed(item) for key, item in named.items()}
-    if part.get("properties") and not any(name in part for name in (*_OPENING, *_IN_PLACE)):
+    if isinstance(part.get("properties"), Mapping) and not any(name in part for name in (*_OPENING, *_IN_PLACE)):
         result["additionalProperties"] = False
     return result
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeai.errors import InvalidInput
@@ -17,7 +17,6 @@ from edgeai.grammar.json_schema import closed, with_dates
 
 MAX_CHARACTERS = 1 << 18
 MAX_CHOICES = 1000
-ANSWER = "answer"  # the name of a grammar within another
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -25,28 +24,34 @@ _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 class GrammarSpec:
     """One of llguidance's grammars as JSON text; `param` is the request's field that it came from.
 
-    `fallback` is taken where the grammar itself has no texts at all.
+    `fallback` is taken where the grammar itself has no texts at all. `named` are those that it refers to as @name.
     """
 
     part: str
     param: str
     fallback: str | None = None
+    named: Mapping[str, GrammarSpec] = field(default_factory=dict)
 
-    def documents(self, frame: str | None = None) -> list[str]:
-        """What to compile: the first that can be. `frame` is a Lark grammar around this one, which it names @answer.
+    def documents(self) -> list[str]:
+        """What to compile: the first that can be. Raises `InvalidInput` for more than `MAX_CHARACTERS`."""
+        inner = self.named.items()
+        tight = [self.part, *(_with_name(name, spec.part) for name, spec in inner)]
+        loose = [self.fallback or self.part, *(_with_name(name, spec.fallback or spec.part) for name, spec in inner)]
+        if max(sum(map(len, tight)), sum(map(len, loose))) > MAX_CHARACTERS:
+            raise InvalidInput(
+                f"the grammar is longer than {MAX_CHARACTERS} characters", "make it smaller", param=self.param
+            )
+        documents = [f'{{"grammars": [{", ".join(parts)}]}}' for parts in (tight, loose)]
+        return list(dict.fromkeys(documents))
 
-        Raises `InvalidInput` for more than `MAX_CHARACTERS`.
-        """
-        parts = [self.part] if self.fallback is None else [self.part, self.fallback]
-        for part in parts:
-            if len(part) + len(frame or "") > MAX_CHARACTERS:
-                raise InvalidInput(
-                    f"the grammar is longer than {MAX_CHARACTERS} characters", "make it smaller", param=self.param
-                )
-        if frame is None:
-            return [f'{{"grammars": [{part}]}}' for part in parts]
-        around = json.dumps({"lark_grammar": frame})
-        return [f'{{"grammars": [{around}, {{"name": "{ANSWER}", {part[1:]}]}}' for part in parts]
+
+def framed(lark: str, named: Mapping[str, GrammarSpec], *, param: str) -> GrammarSpec:
+    """A Lark grammar around others."""
+    return GrammarSpec(json.dumps({"lark_grammar": lark}), param, named=dict(named))
+
+
+def _with_name(name: str, part: str) -> str:
+    return f'{{"name": {json.dumps(name)}, {part[1:]}'
 
 
 def from_json_schema(schema: Any, *, param: str, lenient: bool = False) -> GrammarSpec:

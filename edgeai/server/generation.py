@@ -31,12 +31,20 @@ class Job:
     params: SamplingParams
     stop: Sequence[str]
     leader: int
+    shown: frozenset[int] = frozenset()  # control tokens that are part of the text
 
 
-def plan(prompts: Sequence[Sequence[int]], params: SamplingParams, stop: Sequence[str], samples: int) -> list[Job]:
+def plan(
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    stop: Sequence[str],
+    samples: int,
+    *,
+    shown: frozenset[int] = frozenset(),
+) -> list[Job]:
     """`samples` jobs for each prompt, in the order of the choices; sample i has the seed `seed + i`."""
     return [
-        Job(number * samples + sample, prompt, _with_seed(params, sample), stop, leader=number * samples)
+        Job(number * samples + sample, prompt, _with_seed(params, sample), stop, number * samples, shown)
         for number, prompt in enumerate(prompts)
         for sample in range(samples)
     ]
@@ -159,7 +167,7 @@ class Generation:
         return True
 
     async def _stream(self, job: Job) -> None:
-        stream = self._model.stream(job.prompt, job.params, job.stop, terms=self._terms)
+        stream = self._model.stream(job.prompt, job.params, job.stop, terms=self._terms, shown=job.shown)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 self._note(job, chunk)

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from edgeai.server.tool_protocol import FunctionCall, FunctionDefinition, ToolCall, ToolDefinition
+
 MAX_STOP_STRINGS = 16
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
 _INT64 = 2**63
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -104,7 +107,11 @@ class Message(ApiModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[str | None, BeforeValidator(_content_text)] = None
-    tool_calls: list[Any] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    name: str | None = None
 
 
 class GenerationRequest(ApiModel):
@@ -147,8 +154,13 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: TokenCount | None = None  # the newer name; it wins over max_tokens
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Any = None  # these two are looked at in openai/tools.py
+    function_call: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionDefinition], Field(max_length=MAX_TOOLS)] | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class CompletionRequest(GenerationRequest):

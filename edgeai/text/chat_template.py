@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.exceptions import SecurityError
@@ -31,6 +32,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """Compile `source`. Raises `PackageError` with the line when it is not a valid template."""
         self.source = source
+        self._variables: frozenset[str] | None = None
         self._special_tokens = dict(special_tokens)
         try:
             self._template = _ENVIRONMENT.from_string(source)
@@ -38,6 +40,13 @@ class ChatTemplate:
             raise PackageError(f"the chat template is not valid: line {error.lineno}: {error.message}") from error
         except RecursionError as error:
             raise PackageError("the chat template is nested too deeply") from error
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables that it looks at."""
+        if self._variables is None:
+            self._variables = frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source)))
+        return self._variables
 
     def render(
         self,

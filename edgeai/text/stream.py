@@ -15,9 +15,10 @@ class Detokenizer:
     Bytes of a character that is not complete are held back until it is, or until `finish`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_control: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_control: bool = True, shown: frozenset[int] = frozenset()) -> None:
+        """Control tokens are left out, but for those `shown`."""
         self._tokenizer = tokenizer
-        self._hidden = tokenizer.control_tokens if skip_control else frozenset()
+        self._hidden = tokenizer.control_tokens - shown if skip_control else frozenset()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:

@@ -74,6 +74,10 @@ class Tokenizer:
         """Ids that structure a prompt and are never shown: end of turn, begin of text, ..."""
         return self._control_ids
 
+    def control_id(self, name: str) -> int | None:
+        """The id of the control token of this name, if there is one."""
+        return self._control.get(name)
+
     def check_length(self, text: str, most: int, *, shielded: bool = False) -> None:
         """Raise `ContextLengthExceeded` for a text of far more than `most` tokens, without encoding all of it at once.
 

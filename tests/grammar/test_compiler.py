@@ -17,6 +17,7 @@ from edgeai.grammar.compiler import KEPT, MAX_WAITING, GrammarCompiler
 from edgeai.grammar.spec import (
     MAX_CHARACTERS,
     GrammarSpec,
+    framed,
     from_choices,
     from_grammar,
     from_json_schema,
@@ -132,7 +133,7 @@ def test_compiled_grammars_are_kept_by_what_they_say(smollm_tokenizer: Tokenizer
     compiler = GrammarCompiler(smollm_tokenizer, EOS)
     first = compiler.submit(from_choices(["a"], param="x")).result()
     assert compiler.submit(from_choices(["a"], param="x")).result() is first
-    assert compiler.submit(from_choices(["a"], param="x"), "start: @answer").result() is not first
+    assert compiler.submit(framed("start: @b", {"b": from_choices(["a"], param="x")}, param="x")).result() is not first
     for number in range(KEPT):
         compiler.submit(from_choices([str(number)], param="x")).result()
     assert compiler.submit(from_choices(["a"], param="x")).result() is not first
@@ -163,6 +164,14 @@ def test_a_model_without_end_tokens_cannot(smollm_tokenizer: Tokenizer) -> None:
 
 def test_documents_are_json() -> None:
     for spec in (from_choices(['"'], param=""), from_regex('"/\\n', param=""), schema(type="object")):
-        for frame in (None, 'start: "\\"" @answer'):
-            for document in spec.documents(frame):
-                assert len(json.loads(document)["grammars"]) == (1 if frame is None else 2)
+        for document in spec.documents():
+            assert len(json.loads(document)["grammars"]) == 1
+        for document in framed('start: "\\"" @a', {"a": spec}, param="").documents():
+            assert [part.get("name") for part in json.loads(document)["grammars"]] == [None, "a"]
+
+
+def test_the_part_at_fault_is_named(compiler: GrammarCompiler) -> None:
+    good, bad = from_choices(["a"], param="good"), from_json_schema({"type": "text"}, param="tools[1]")
+    with pytest.raises(InvalidInput, match="Invalid type") as caught:
+        compiler.submit(framed("start: @a | @b", {"a": good, "b": bad}, param="tools")).result()
+    assert caught.value.param == "tools[1]"

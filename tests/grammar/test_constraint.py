@@ -8,7 +8,7 @@ import pytest
 from edgeai.errors import InvalidInput
 from edgeai.grammar.compiler import GrammarCompiler
 from edgeai.grammar.constraint import GrammarConstraint
-from edgeai.grammar.spec import from_choices, from_grammar, from_json_schema, from_regex
+from edgeai.grammar.spec import framed, from_choices, from_grammar, from_json_schema, from_regex
 from edgeai.text import Tokenizer
 from tests.fixtures.grammars import schema_cases
 from tests.fixtures.sentencepieces import rebuilt
@@ -138,10 +138,11 @@ def test_a_frame_goes_around_a_grammar(compiler: GrammarCompiler, smollm_tokeniz
         (from_choices(["yes", "no"], param=""), "yes"),
         (from_regex("[a-c]+", param=""), "abc"),
     ]:
-        constraint = compiler.submit(spec, frame).result().start()
+        constraint = compiler.submit(framed(frame, {"answer": spec}, param="")).result().start()
         thought = smollm_tokenizer.encode(f"<think>What {{now}}?</think>\n\n{answer}")
         assert constraint.fitting([*thought, EOS[0]]) == len(thought) + 1
-        assert compiler.submit(spec, frame).result().start().fitting(smollm_tokenizer.encode(answer)) > 0
+        constraint = compiler.submit(framed(frame, {"answer": spec}, param="")).result().start()
+        assert constraint.fitting(smollm_tokenizer.encode(answer)) == len(smollm_tokenizer.encode(answer))
 
 
 def test_forced_tokens_are_allowed_everywhere(compiler: GrammarCompiler, smollm_tokenizer: Tokenizer) -> None:

@@ -19,6 +19,7 @@ OPEN_A = {"type": "object", "properties": A}
     ("given", "expected"),
     [
         (OPEN_A, CLOSED_A),
+        ({"properties": {}}, {"properties": {}, "additionalProperties": False}),
         ({"type": "array", "items": OPEN_A}, {"type": "array", "items": CLOSED_A}),
         ({"anyOf": [OPEN_A, {"type": "null"}]}, {"anyOf": [CLOSED_A, {"type": "null"}]}),
         (
@@ -38,7 +39,6 @@ def test_closed(given: dict[str, Any], expected: dict[str, Any]) -> None:
     "given",
     [
         {"type": "object"},
-        {"type": "object", "properties": {}},
         OPEN_A | {"additionalProperties": {"type": "integer"}},
         OPEN_A | {"patternProperties": {"^x": {"type": "integer"}}},
         {"allOf": [OPEN_A, {"properties": {"b": {}}}]},

@@ -70,7 +70,7 @@ class ScriptedModel:
         self.context_length = context_length
         self.tokenizer = byte_tokenizer()
         self.template = ChatTemplate(TEMPLATE, {})
-        self.manifest = SimpleNamespace(prompt=SimpleNamespace(max_tokens=None))
+        self.manifest = SimpleNamespace(prompt=SimpleNamespace(max_tokens=None, system=None, tool_format=None))
         self.digest = hashlib.sha256(b"scripted").hexdigest()
         self.engine = self
         self.running = self.waiting = self.generated = 0
@@ -79,6 +79,9 @@ class ScriptedModel:
         self.terms: list[Terms] = []
         self.closed = False
         self._rows = asyncio.Semaphore(self.script.rows)
+
+    def require_template(self) -> ChatTemplate:
+        return self.template
 
     def encode_chat(self, messages: list[dict[str, Any]], **extra: Any) -> list[int]:
         return encode_chat(self.tokenizer, self.template, messages, **extra)
@@ -102,6 +105,7 @@ class ScriptedModel:
         stop: Sequence[str] = (),
         *,
         terms: Terms = DEFAULT_TERMS,
+        shown: frozenset[int] = frozenset(),
     ) -> AsyncGenerator[Any, None]:
         check_params(params, self.tokenizer.vocab_size)
         check_prompt(prompt, self.tokenizer.vocab_size, self.context_length)

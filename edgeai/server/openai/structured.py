@@ -33,11 +33,11 @@ def requested_grammar(body: GenerationRequest) -> GrammarSpec | None:
     return found[0] if found else None
 
 
-async def compiled(model: AsyncModel, wanted: GrammarSpec | None, frame: str | None = None) -> Grammar | None:
+async def compiled(model: AsyncModel, wanted: GrammarSpec | None) -> Grammar | None:
     """The grammar for the engine, without holding up other requests. Raises as `GrammarCompiler.submit` does."""
     if wanted is None:
         return None
-    return await asyncio.wrap_future(model.grammars.submit(wanted, frame))
+    return await asyncio.wrap_future(model.grammars.submit(wanted))
 
 
 def _of_response_format(form: ResponseFormat | None) -> list[GrammarSpec]:
