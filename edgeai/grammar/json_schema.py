@@ -10,12 +10,13 @@ a year 0 and a second 60, which programs refuse to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeai.errors import InvalidInput
 
 MAX_DEPTH = 100  # of nested arrays and objects
+MAX_INTEGER = 2**53
 _OPENING = ("additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames")
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "$ref", "$dynamicRef")
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
@@ -53,9 +54,11 @@ def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """`schema` with objects closed: what is valid under it is valid under `schema`.
 
     Left as it is where schemas are merged (`allOf`, or a `$ref` beside other keywords): the parts of an object would
-    then forbid each other. Raises `InvalidInput` for more than `MAX_DEPTH` levels.
+    then forbid each other. Raises `InvalidInput` for more than `MAX_DEPTH` levels, and for integers that llguidance,
+    which takes them for doubles, would change.
     """
     parts = list(_parts(schema))
+    _check_integers(parts)
     if any("allOf" in part or ("$ref" in part and not part.keys() <= _BESIDE_REF) for part in parts):
         return schema
     return _closed_object(schema)
@@ -81,6 +84,14 @@ def _closed_object(part: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(part.get("properties"), Mapping) and not any(name in part for name in (*_OPENING, *_IN_PLACE)):
         result["additionalProperties"] = False
     return result
+
+
+def _check_integers(parts: Sequence[Mapping[str, Any]]) -> None:
+    for part in parts:
+        listed = part.get("enum")
+        for value in [part.get("const"), *(listed if isinstance(listed, list) else [])]:
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                raise InvalidInput(f"the JSON schema has the integer {value}, which is beyond 2**53")
 
 
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:

@@ -65,6 +65,8 @@ def test_what_is_no_schema_or_grammar_at_all() -> None:
         assert caught.value.param == "x"
     with pytest.raises(InvalidInput, match="cannot be read"):
         from_grammar("root ::= [", param="x")
+    with pytest.raises(InvalidInput, match="beyond 2"):
+        from_json_schema({"properties": {"a": {"enum": [1, 2**53 + 1]}}}, param="x")
     deep: dict[str, Any] = {}
     for _ in range(200):
         deep = {"items": deep}
