@@ -23,7 +23,8 @@ def sample(logits: Logits, sequence: Sequence, mask: Mask | None = None) -> int:
     params = sequence.params
     adjusted = adjust(logits, sequence)
     if mask is not None:
-        adjusted = np.where(mask, adjusted, -np.inf)  # what bias and penalties did to the others is of no account
+        adjusted = adjusted.copy()
+        np.copyto(adjusted, -np.inf, where=~mask)  # what bias and penalties did to the others is of no account
     if params.temperature == 0 or params.top_k == 1:
         return int(adjusted.argmax())
     scaled = adjusted.astype(np.float64)

@@ -10,7 +10,7 @@ a year 0 and a second 60, which programs refuse to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeai.errors import InvalidInput
@@ -50,15 +50,34 @@ def with_dates(part: Any) -> Any:
     return result
 
 
+def check_schema(schema: Mapping[str, Any], *, param: str) -> None:
+    """Raise `InvalidInput` for more than `MAX_DEPTH` levels, and for integers that llguidance would change: it takes
+    them for doubles.
+    """
+    check_depth(schema, param=param)
+    for part in _parts(schema):
+        listed = part.get("enum")
+        for value in [part.get("const"), *(listed if isinstance(listed, list) else [])]:
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                raise InvalidInput(f"the JSON schema has the integer {value}, which is beyond 2**53", param=param)
+
+
+def check_depth(value: Any, *, param: str) -> None:
+    """Raise `InvalidInput` for arrays and objects of more than `MAX_DEPTH` levels, which recursion could not bear."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for part in level for item in _items(part)]
+    if level:
+        raise InvalidInput(f"{param} is nested more than {MAX_DEPTH} levels deep", "make it flatter", param=param)
+
+
 def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """`schema` with objects closed: what is valid under it is valid under `schema`.
 
     Left as it is where schemas are merged (`allOf`, or a `$ref` beside other keywords): the parts of an object would
-    then forbid each other. Raises `InvalidInput` for more than `MAX_DEPTH` levels, and for integers that llguidance,
-    which takes them for doubles, would change.
+    then forbid each other.
     """
     parts = list(_parts(schema))
-    _check_integers(parts)
     if any("allOf" in part or ("$ref" in part and not part.keys() <= _BESIDE_REF) for part in parts):
         return schema
     return _closed_object(schema)
@@ -86,23 +105,17 @@ def _closed_object(part: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _check_integers(parts: Sequence[Mapping[str, Any]]) -> None:
-    for part in parts:
-        listed = part.get("enum")
-        for value in [part.get("const"), *(listed if isinstance(listed, list) else [])]:
-            if isinstance(value, int) and abs(value) > MAX_INTEGER:
-                raise InvalidInput(f"the JSON schema has the integer {value}, which is beyond 2**53")
-
-
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
     """Everything that could be a schema."""
-    waiting = [(schema, 1)]
+    waiting = [schema]
     while waiting:
-        part, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise InvalidInput(f"the JSON schema is nested more than {MAX_DEPTH} levels deep")
+        part = waiting.pop()
         if isinstance(part, Mapping):
             yield part
-            waiting += [(item, depth + 1) for item in part.values()]
-        elif isinstance(part, list):
-            waiting += [(item, depth + 1) for item in part]
+        waiting += _items(part)
+
+
+def _items(part: Any) -> Iterable[Any]:
+    if isinstance(part, Mapping):
+        return part.values()
+    return part if isinstance(part, list) else ()

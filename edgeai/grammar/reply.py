@@ -18,16 +18,19 @@ NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": Fal
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that may be called; `param` names the request's field with its parameters."""
+    """A function that may be called, and the grammar of its arguments."""
 
     name: str
-    parameters: Mapping[str, Any]
-    strict: bool
-    param: str
+    arguments: GrammarSpec
 
-    def spec(self) -> GrammarSpec:
-        """The grammar of its arguments; where it is not strict, keywords that are not supported are ignored."""
-        return from_json_schema(self.parameters or NO_PARAMETERS, param=self.param, lenient=not self.strict)
+    @classmethod
+    def of(cls, name: str, parameters: Mapping[str, Any] | None, *, strict: bool, param: str) -> Tool:
+        """With the JSON schema of its arguments; unless it is strict, keywords that are not supported are ignored.
+
+        `param` names the request's field with the schema. Raises `InvalidInput` as `from_json_schema` does.
+        """
+        schema = {"type": "object", **parameters} if parameters else NO_PARAMETERS
+        return cls(name, from_json_schema(schema, param=param, lenient=not strict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def reply_spec(
     if calls is not None:
         names = [tool.name for tool in calls.tools]
         lines.append(calls.form.rules(names, symbol, parallel=calls.parallel))
-        named |= {f"tool_{number}": tool.spec() for number, tool in enumerate(calls.tools)}
+        named |= {f"tool_{number}": tool.arguments for number, tool in enumerate(calls.tools)}
         reply = "calls" if calls.required else "mixed" if answer is None else "(calls | @answer)"
     if reasoning is not None and thinking is not Thinking.OVER:
         lines.append(_thoughts(reasoning, symbol(reasoning.begin), symbol(reasoning.end)))

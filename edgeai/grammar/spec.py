@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeai.errors import InvalidInput
-from edgeai.grammar.json_schema import closed, with_dates
+from edgeai.grammar.json_schema import check_schema, closed, with_dates
 
 MAX_CHARACTERS = 1 << 18
 MAX_CHOICES = 1000
@@ -62,7 +62,8 @@ def from_json_schema(schema: Any, *, param: str, lenient: bool = False) -> Gramm
     """
     if not isinstance(schema, Mapping):
         raise InvalidInput("a JSON schema is a JSON object", param=param)
-    tight = closed(schema)  # checks the depth too
+    check_schema(schema, param=param)
+    tight = closed(schema)
     options = _COMPACT | {"lenient": lenient}
 
     def part(content: Mapping[str, Any]) -> str:
@@ -99,6 +100,8 @@ def from_grammar(text: str, *, param: str) -> GrammarSpec:
     """A grammar in Lark's syntax as llguidance has it, or in llama.cpp's GBNF. Raises `InvalidInput` for others."""
     from llguidance.gbnf_to_lark import any_to_lark
 
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(f"the grammar is longer than {MAX_CHARACTERS} characters", "make it smaller", param=param)
     try:
         lark = any_to_lark(text)
     except Exception as error:  # of the converter's own kinds

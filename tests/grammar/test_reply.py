@@ -28,7 +28,11 @@ TREE = {
     "required": ["node"],
     "$defs": {"node": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0, "maximum": 9}]}},
 }
-TOOLS = [Tool("get_weather", CITY, True, "tools[0]"), Tool("tree", TREE, False, "tools[1]"), Tool("now", {}, True, "")]
+TOOLS = [
+    Tool.of("get_weather", CITY, strict=True, param=""),
+    Tool.of("tree", TREE, strict=False, param=""),
+    Tool.of("now", None, strict=True, param=""),
+]
 SCHEMAS: dict[str, dict[str, Any]] = {"get_weather": CITY, "tree": TREE, "now": {"maxProperties": 0}}
 
 
@@ -162,9 +166,8 @@ def test_free_text_needs_no_grammar(smollm_tokenizer: Tokenizer) -> None:
 
 
 def test_the_tool_at_fault_is_named(compiler: GrammarCompiler, smollm_tokenizer: Tokenizer) -> None:
-    bad = Tool(
-        "bad", {"type": "object", "properties": {"x": {"uniqueItems": True}}}, True, "tools[1].function.parameters"
-    )
+    schema = {"type": "object", "properties": {"x": {"uniqueItems": True}}}
+    bad = Tool.of("bad", schema, strict=True, param="tools[1].function.parameters")
     spec = reply_spec(smollm_tokenizer, calls=Calls(FORMATS["hermes"], [TOOLS[0], bad], True, True))
     assert spec is not None
     with pytest.raises(InvalidInput, match="uniqueItems") as caught:

@@ -217,7 +217,12 @@ def test_log_probabilities_cover_calls_too(client: openai.OpenAI) -> None:
 
 
 CALL = {"function": {"name": "f", "arguments": "{}"}}
+DEEP: dict[str, Any] = {}
+for _ in range(300):
+    DEEP = {"properties": {"x": DEEP}}
 BAD = [
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools[0].function.parameters"),
+    ({"chat_template_kwargs": {"x": DEEP}}, "chat_template_kwargs"),
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
     ({"tools": [WEATHER, WEATHER]}, "tools"),

@@ -92,7 +92,7 @@ class Wanted:
 async def prepare(model: AsyncModel, body: ChatRequest) -> Wanted:
     """Raises `InvalidInput` for what the request's parts do not allow, or the chat template refuses."""
     tools = requested_tools(body)
-    form_of_answer = requested_grammar(body)
+    form_of_answer = await requested_grammar(body)
     template = model.require_template()
     prompting = tool_prompting(template, model.manifest.prompt.tool_format)
     prompt = await encode_messages(model, body, () if tools is None else tools.described, prompting)

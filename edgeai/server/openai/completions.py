@@ -38,7 +38,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
         check_supported(body)
         include_usage = check_stream_options(body)
         prompts = [await encode_prompt(model, prompt) for prompt in body.prompt]
-        grammar = await compiled(model, requested_grammar(body))
+        grammar = await compiled(model, await requested_grammar(body))
         params = sampling_params(model, body, max_tokens=body.max_tokens, logprobs=body.logprobs, grammar=grammar)
         jobs = plan(prompts, params, body.stop, body.n or 1)
         echoes = [echo_text(model, prompt) if body.echo else "" for prompt in body.prompt for _ in range(body.n or 1)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeai.errors import ContextLengthExceeded, InvalidInput
+from edgeai.grammar.json_schema import check_depth
 from edgeai.server.openai.sampling import encode
 from edgeai.server.protocol import ChatRequest, Message
 from edgeai.text.tool_calls.detect import ToolPrompting
@@ -81,6 +82,7 @@ def _template_arguments(body: ChatRequest) -> dict[str, Any]:
     wrong = next((name for name in given if name in RESERVED or not name.isidentifier()), None)
     if wrong is not None:
         raise InvalidInput(f"{wrong!r} cannot be set for the template", param="chat_template_kwargs")
+    check_depth(given, param="chat_template_kwargs")
     if body.reasoning_effort is not None:
         effort = {"reasoning_effort": body.reasoning_effort, "enable_thinking": body.reasoning_effort != "none"}
         return effort | given

@@ -24,8 +24,18 @@ _KINDS: dict[str, Callable[..., GrammarSpec]] = {
 }
 
 
-def requested_grammar(body: GenerationRequest) -> GrammarSpec | None:
+async def requested_grammar(body: GenerationRequest) -> GrammarSpec | None:
     """What the answer has to look like; None for free text. Raises `InvalidInput` for two at once, or none that is."""
+    if (
+        body.response_format is None
+        and body.structured_outputs is None
+        and all(getattr(body, f"guided_{kind}") is None for kind in _KINDS)
+    ):
+        return None
+    return await asyncio.to_thread(_requested, body)  # a long grammar could be felt by other requests
+
+
+def _requested(body: GenerationRequest) -> GrammarSpec | None:
     found = [*_of_response_format(body.response_format), *_of_structured_outputs(body), *_of_older_names(body)]
     if len(found) > 1:
         names = " and ".join(one.param for one in found)

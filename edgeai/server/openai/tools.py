@@ -38,7 +38,10 @@ def requested_tools(body: ChatRequest) -> ToolUse | None:
     if not chosen:
         return None
     where = "functions[{}].parameters" if legacy else "tools[{}].function.parameters"
-    tools = [Tool(one.name, one.parameters or {}, bool(one.strict), where.format(given.index(one))) for one in chosen]
+    tools = [
+        Tool.of(one.name, one.parameters, strict=bool(one.strict), param=where.format(given.index(one)))
+        for one in chosen
+    ]
     named = required and choice != "required"  # a named function is called once
     parallel = body.parallel_tool_calls is not False and not legacy and not named
     return ToolUse(tools, [_described(one) for one in chosen], required, parallel, legacy)
