@@ -3,7 +3,7 @@
 PACKAGE is the default model. The others have random weights in the shapes of known models, rounded to 4 bits by the
 plain quantizer, for speed does not depend on values; they are built once into CACHE. Each visit of a group (a model at
 one context with one type of KV cache) is a process of its own, whose figures are appended to the JSON: a run that was
-interrupted, or that ran out of `--seconds`, continues, and figures are medians over `--visits`, spread over the time.
+interrupted, or that ran out of `--seconds`, continues, and figures are the least of `--visits`, spread over the time.
 What would not fit into `--most-memory` is not measured, and reported with its bytes.
 """
 
@@ -79,8 +79,6 @@ def measure(document: Document, packages: dict[str, Path], groups: list[Group], 
     threads, deadline = psutil.cpu_count(logical=False) or 1, time.monotonic() + args.seconds
     limits = {"read_gbs": read_bandwidth(threads), "int8_tops": int8_multiply_rate(threads)}
     document["limits"].append(limits)
-    if "check" not in document and DEFAULT in packages:
-        document["check"] = worker(packages[DEFAULT], threads, {"check": CHECK_CONTEXT})
     while (group := next_group(groups, document, args.visits)) and time.monotonic() < deadline:
         rows = rows_that_fit(document["models"][group.model], group, document["most_bytes"])
         task = {"kv_type": group.kv_type, "context": group.context, "rows": rows}
@@ -88,6 +86,8 @@ def measure(document: Document, packages: dict[str, Path], groups: list[Group], 
         document["visits"].setdefault(group.key, []).append(visit)
         args.json.write_text(json.dumps(document))
         print(f"{group.key}: {time.monotonic() - deadline + args.seconds:.0f} s", file=sys.stderr)
+    if "check" not in document and DEFAULT in packages and time.monotonic() < deadline:
+        document["check"] = worker(packages[DEFAULT], threads, {"check": CHECK_CONTEXT})
 
 
 def arguments() -> argparse.Namespace:

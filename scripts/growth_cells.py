@@ -3,7 +3,7 @@
 The document has `limits` (of the machine, one entry for each run of the script), `models` (sizes in bytes), `check`
 (figures beside those of real prompts), and `visits`: for each group, a model at one context with one type of KV cache,
 the figures of every process that measured it. A visit's `decode` has seconds of a step by rows, its `chunks` seconds of
-a chunk by where it starts, one figure for each pass, and `resident` bytes by rows.
+a chunk by where it starts, its `resident` bytes by rows; `others` is the part of the machine that others had meanwhile.
 """
 
 from __future__ import annotations
@@ -60,13 +60,15 @@ def next_group(groups: Sequence[Group], document: Document, visits: int) -> Grou
     return min(waiting, key=lambda group: (done[group], group.context), default=None)
 
 
-def medians(document: Document, group: Group, what: str) -> dict[int, float]:
-    """By rows (`decode`, seconds of a step; `resident`, bytes) or by start (`chunks`, seconds), over all visits."""
-    found: dict[int, list[float]] = {}
+def least(document: Document, group: Group, what: str) -> dict[int, float]:
+    """By rows (`decode`, seconds of a step; `resident`, bytes) or by start (`chunks`, seconds): the least of visits,
+    for whatever else a machine does only ever adds to them.
+    """
+    found: dict[int, float] = {}
     for visit in document["visits"].get(group.key, ()):
-        for at, values in visit[what].items():
-            found.setdefault(int(at), []).extend(values)
-    return {at: float(np.median(values)) for at, values in sorted(found.items())}
+        for at, value in visit[what].items():
+            found[int(at)] = min(value, found.get(int(at), value))
+    return dict(sorted(found.items()))
 
 
 def chunk_starts(context: int) -> list[int]:
@@ -96,7 +98,7 @@ def line(points: Mapping[int, float]) -> tuple[float, float]:
 
 def steps_by_context(document: Document, model: str, kv_type: str, rows: int = 1) -> dict[int, float]:
     """Seconds of a step by context."""
-    steps = {context: medians(document, Group(model, kv_type, context), "decode").get(rows) for context in CONTEXTS}
+    steps = {context: least(document, Group(model, kv_type, context), "decode").get(rows) for context in CONTEXTS}
     return {context: seconds for context, seconds in steps.items() if seconds is not None}
 
 

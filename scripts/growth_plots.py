@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growth_cells import CONTEXTS, ROWS, Document, Group, medians, models_by_size, prompt_seconds, steps_by_context
+from growth_cells import CONTEXTS, ROWS, Document, Group, least, models_by_size, prompt_seconds, steps_by_context
 
 # Okabe and Ito's colours, which all kinds of eyes tell apart; markers say the same once more.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
@@ -39,7 +39,7 @@ def decode_speeds(rows: int) -> Callable[[Document, str, str], Points]:
 
 def batch_speeds(context: int) -> Callable[[Document, str, str], Points]:
     def points(document: Document, model: str, kv_type: str) -> Points:
-        steps = medians(document, Group(model, kv_type, context), "decode")
+        steps = least(document, Group(model, kv_type, context), "decode")
         return {rows: rows / seconds for rows, seconds in steps.items()}
 
     return points
@@ -47,19 +47,19 @@ def batch_speeds(context: int) -> Callable[[Document, str, str], Points]:
 
 def memory(rows: int) -> Callable[[Document, str, str], Points]:
     def points(document: Document, model: str, kv_type: str) -> Points:
-        found = {at: medians(document, Group(model, kv_type, at), "resident").get(rows) for at in CONTEXTS}
+        found = {at: least(document, Group(model, kv_type, at), "resident").get(rows) for at in CONTEXTS}
         return {at: value / 1e6 for at, value in found.items() if value is not None}
 
     return points
 
 
 def prompt_speeds(document: Document, model: str, kv_type: str) -> Points:
-    found = {at: medians(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
+    found = {at: least(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
     return {at: at / prompt_seconds(chunks, at) for at, chunks in found.items() if chunks}
 
 
 def last_chunks(document: Document, model: str, kv_type: str) -> Points:
-    found = {at: medians(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
+    found = {at: least(document, Group(model, kv_type, at), "chunks") for at in CONTEXTS}
     return {at: 1e3 * chunks[max(chunks)] for at, chunks in found.items() if chunks}
 
 

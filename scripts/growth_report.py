@@ -11,8 +11,8 @@ from growth_cells import (
     Group,
     context_share,
     groups_of,
+    least,
     line,
-    medians,
     models_by_size,
     needed_bytes,
     prompt_seconds,
@@ -29,17 +29,19 @@ def markdown(title: str, head: list[str], lines: Lines) -> str:
 
 
 def limits(document: Document) -> dict[str, float]:
-    """Medians over the runs of the script."""
-    return {name: statistics.median(run[name] for run in document["limits"]) for name in ("read_gbs", "int8_tops")}
+    """The best that any run of the script measured."""
+    return {name: max(run[name] for run in document["limits"]) for name in ("read_gbs", "int8_tops")}
 
 
 def limits_text(document: Document) -> str:
-    found = limits(document)
-    least, most = ([f(run[name] for run in document["limits"]) for name in found] for f in (min, max))
+    found, visits = limits(document), document["visits"].values()
+    counts = [len(group) for group in visits]
+    others = [100 * visit["others"] for group in visits for visit in group]
     return (
-        f"This machine reads {found['read_gbs']:.1f} GB/s ({least[0]:.1f} to {most[0]:.1f}) and multiplies"
-        f" {found['int8_tops']:.2f} int8 TOPS ({least[1]:.2f} to {most[1]:.2f}): medians, least and most of"
-        f" {len(document['limits'])} runs."
+        f"This machine reads {found['read_gbs']:.1f} GB/s and multiplies {found['int8_tops']:.2f} int8 TOPS (best of"
+        f" {len(document['limits'])} runs). Figures are the least times of {min(counts)} to {max(counts)} visits, in"
+        f" which others had {min(others):.0f} to {max(others):.0f} % of its processors (median"
+        f" {statistics.median(others):.0f} %)."
     )
 
 
@@ -66,7 +68,7 @@ def model_lines(document: Document) -> Lines:
 def decode_lines(document: Document) -> Lines:
     """Tokens per second of all rows together, and the share of the memory bandwidth that one row reaches."""
     for group in groups(document):
-        steps, about = medians(document, group, "decode"), document["models"][group.model]
+        steps, about = least(document, group, "decode"), document["models"][group.model]
         cells = [cell(document, group, rows, steps) for rows in ROWS]
         share = "-"
         if 1 in steps:
@@ -84,7 +86,7 @@ def cell(document: Document, group: Group, rows: int, steps: dict[int, float]) -
 
 def memory_lines(document: Document) -> Lines:
     for group in groups(document):
-        resident = medians(document, group, "resident")
+        resident = least(document, group, "resident")
         if not resident:
             continue
         cells = [f"{resident[rows] / 1e6:.0f}" if rows in resident else "-" for rows in ROWS]
@@ -93,7 +95,7 @@ def memory_lines(document: Document) -> Lines:
 
 def prompt_lines(document: Document) -> Lines:
     for group in groups(document):
-        chunks = medians(document, group, "chunks")
+        chunks = least(document, group, "chunks")
         if not chunks:
             continue
         seconds = prompt_seconds(chunks, group.context)
@@ -125,7 +127,7 @@ def rows_lines(document: Document) -> Lines:
     for model in models_by_size(document):
         for kind in document["models"][model]["token_bytes"]:
             for context in BATCH_CONTEXTS:
-                steps = medians(document, Group(model, kind, context), "decode")
+                steps = least(document, Group(model, kind, context), "decode")
                 if len(steps) < 2:
                     continue
                 gains = [f"{rows * steps[1] / steps[rows]:.2f}" if rows in steps else "-" for rows in ROWS[1:]]

@@ -31,8 +31,7 @@ from edgeai.measure.throughput import DECODE_TOKENS, decode_speed, prefill_speed
 from edgeai.model import Model, default_settings, model_shape
 from edgeai.package.package import Package
 
-PASSES = 2  # over all cells of a visit, one after the other
-ENOUGH_SECONDS, LEAST_STEPS, MOST_STEPS = 0.25, 2, 12
+ENOUGH_SECONDS, LEAST_STEPS, MOST_STEPS = 0.2, 2, 10
 FILL_TOKENS = 512  # are drawn, and written again and again
 CHECK_ROUNDS, CHECK_ROWS = 5, 4
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
@@ -91,24 +90,30 @@ def require_finite(logits: Logits) -> None:
 
 
 def visit(runner: Runner, context: int, rows: list[int]) -> dict[str, Any]:
-    """Figures of all rows and chunks, in turn; the cache is filled as they need it, so that memory is theirs."""
-    decode: dict[int, list[float]] = {count: [] for count in rows}
-    chunks: dict[int, list[float]] = {start: [] for start in chunk_starts(context)}
-    resident: dict[int, list[int]] = {}
-    filled = 0
-    for number in range(PASSES):
-        for count in rows:
-            for slot in range(filled, count):
-                fill(runner, slot, context)
-            filled = max(filled, count)
-            decode[count].append(decode_seconds(runner, context, count))
-            if count == 1:
-                if not number:
-                    chunk_seconds(runner, 0, min(CHUNK, context))  # does not count
-                for start, seconds in chunks.items():
-                    seconds.append(chunk_seconds(runner, start, min(CHUNK, context)))
-            resident.setdefault(count, [psutil.Process().memory_info().rss])
-    return {"decode": decode, "chunks": chunks, "resident": resident}
+    """Figures of all rows and chunks; the cache is filled as more rows need it, so that memory is theirs.
+
+    `others` is the part of the machine's processors that other processes had meanwhile.
+    """
+    decode, resident, process, filled = dict[int, float](), dict[int, int](), psutil.Process(), 0
+    started, before = time.perf_counter(), cpu_seconds_of_others(process)
+    for count in rows:
+        for slot in range(filled, count):
+            fill(runner, slot, context)
+        filled = count
+        decode[count] = decode_seconds(runner, context, count)
+        resident[count] = process.memory_info().rss
+    chunk_seconds(runner, 0, min(CHUNK, context))  # does not count
+    chunks = {start: chunk_seconds(runner, start, min(CHUNK, context)) for start in chunk_starts(context)}
+    processors = (time.perf_counter() - started) * (psutil.cpu_count() or 1)
+    others = max(0.0, cpu_seconds_of_others(process) - before) / processors
+    return {"decode": decode, "chunks": chunks, "resident": resident, "others": others}
+
+
+def cpu_seconds_of_others(process: psutil.Process) -> float:
+    """CPU time of all other processes since the machine was started, what a hypervisor took away included."""
+    machine, own = psutil.cpu_times(), process.cpu_times()
+    busy = sum(getattr(machine, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    return float(busy - own.user - own.system)
 
 
 def check(package: Package, threads: int, context: int) -> dict[str, dict[str, float]]:
