@@ -76,7 +76,7 @@ def worker(package: Path, threads: int, task: dict[str, Any]) -> dict[str, Any]:
 
 def measure(document: Document, packages: dict[str, Path], groups: list[Group], args: argparse.Namespace) -> None:
     """Visit groups until all were visited often enough, or time is over; every visit is kept at once."""
-    threads, deadline = psutil.cpu_count(logical=False) or 1, time.monotonic() + args.seconds
+    threads, deadline = document["threads"], time.monotonic() + args.seconds
     limits = {"read_gbs": read_bandwidth(threads), "int8_tops": int8_multiply_rate(threads)}
     document["limits"].append(limits)
     while (group := next_group(groups, document, args.visits)) and time.monotonic() < deadline:
@@ -91,6 +91,7 @@ def measure(document: Document, packages: dict[str, Path], groups: list[Group], 
 
 
 def arguments() -> argparse.Namespace:
+    cores = psutil.cpu_count(logical=False) or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("gguf", type=Path)
@@ -100,14 +101,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=[DEFAULT, *CONFIGS], default=[DEFAULT, *CONFIGS])
     parser.add_argument("--most-context", type=int, default=CONTEXTS[-1])
     parser.add_argument("--most-memory", type=float, default=14.0, help="GB that one process may take")
+    parser.add_argument("--threads", type=int, default=cores, help="1: CPU time, for machines with other work")
     parser.add_argument("--visits", type=int, default=3, help="of every group; 0: only report what there is")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
-    return parser.parse_args()
+    args = parser.parse_args()
+    document = json.loads(args.json.read_text()) if args.json.exists() else {"threads": args.threads}
+    if args.visits and document["threads"] != args.threads:
+        parser.error(f"{args.json} was measured with --threads {document['threads']}, go on with that or elsewhere")
+    return args
 
 
 def main() -> None:
     args = arguments()
-    empty: Document = {"limits": [], "models": {}, "visits": {}}
+    empty: Document = {"threads": args.threads, "limits": [], "models": {}, "visits": {}}
     document = json.loads(args.json.read_text()) if args.json.exists() else empty
     document["most_bytes"] = args.most_memory * 1e9
     if args.visits:

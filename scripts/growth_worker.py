@@ -1,6 +1,7 @@
 """Measures one model at one context, in a process of its own: growth_worker.py PACKAGE THREADS < TASK, answers in JSON.
 
 TASK is `{"kv_type": .., "context": .., "rows": [..]}`, or `{"check": context}` for a comparison with real prompts.
+Seconds are elapsed ones; with one thread those of its CPU time, which other processes change much less.
 What a step or a chunk finds in the KV cache is not computed but bounded random values: their number decides how long
 it takes, not what they are, as the check shows. A step at a context of n is the one after which n tokens are cached.
 """
@@ -34,6 +35,7 @@ from edgeai.package.package import Package
 ENOUGH_SECONDS, LEAST_STEPS, MOST_STEPS = 0.2, 2, 10
 FILL_TOKENS = 512  # are drawn, and written again and again
 CHECK_ROUNDS, CHECK_ROWS = 5, 4
+Clock = Callable[[], float]
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 
 
@@ -54,7 +56,7 @@ def fill(runner: Runner, slot: int, tokens: int) -> None:
         runner.arena.write(slot, start, values[..., : tokens - start, :])
 
 
-def decode_seconds(runner: Runner, context: int, rows: int) -> float:
+def decode_seconds(runner: Runner, context: int, rows: int, clock: Clock = time.perf_counter) -> float:
     """Seconds of a step, the sampling of its tokens included: the median of a few, after one that does not count."""
     rng = np.random.default_rng(rows)
     tokens = [int(token) for token in rng.integers(3, runner.shape.vocab_size, rows)]
@@ -67,21 +69,21 @@ def decode_seconds(runner: Runner, context: int, rows: int) -> float:
     require_finite(runner.decode(tokens, [context - 1] * rows))
     times: list[float] = []
     while len(times) < MOST_STEPS and (len(times) < LEAST_STEPS or sum(times) < ENOUGH_SECONDS):
-        times.append(timed(step))
+        times.append(timed(step, clock))
     return statistics.median(times)
 
 
-def chunk_seconds(runner: Runner, start: int, tokens: int) -> float:
+def chunk_seconds(runner: Runner, start: int, tokens: int, clock: Clock = time.perf_counter) -> float:
     """Seconds of a prompt's chunk of so many tokens behind `start` others, in the first slot."""
     rng = np.random.default_rng(start)
     chunk = [int(token) for token in rng.integers(3, runner.shape.vocab_size, tokens)]
-    return timed(lambda: require_finite(runner.prefill(0, chunk, start)))
+    return timed(lambda: require_finite(runner.prefill(0, chunk, start)), clock)
 
 
-def timed(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(run: Callable[[], object], clock: Clock) -> float:
+    started = clock()
     run()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def require_finite(logits: Logits) -> None:
@@ -89,7 +91,7 @@ def require_finite(logits: Logits) -> None:
         raise ValueError("random keys and values led to logits that are no numbers: their time says nothing")
 
 
-def visit(runner: Runner, context: int, rows: list[int]) -> dict[str, Any]:
+def visit(runner: Runner, context: int, rows: list[int], clock: Clock) -> dict[str, Any]:
     """Figures of all rows and chunks; the cache is filled as more rows need it, so that memory is theirs.
 
     `others` is the part of the machine's processors that other processes had meanwhile.
@@ -100,10 +102,11 @@ def visit(runner: Runner, context: int, rows: list[int]) -> dict[str, Any]:
         for slot in range(filled, count):
             fill(runner, slot, context)
         filled = count
-        decode[count] = decode_seconds(runner, context, count)
+        decode[count] = decode_seconds(runner, context, count, clock)
         resident[count] = process.memory_info().rss
     chunk_seconds(runner, 0, min(CHUNK, context))  # does not count
-    chunks = {start: chunk_seconds(runner, start, min(CHUNK, context)) for start in chunk_starts(context)}
+    tokens = min(CHUNK, context)
+    chunks = {start: chunk_seconds(runner, start, tokens, clock) for start in chunk_starts(context)}
     processors = (time.perf_counter() - started) * (psutil.cpu_count() or 1)
     others = max(0.0, cpu_seconds_of_others(process) - before) / processors
     return {"decode": decode, "chunks": chunks, "resident": resident, "others": others}
@@ -172,7 +175,8 @@ def main() -> None:
         return
     context, rows = task["context"], task["rows"]
     runner = runner_for(package, threads, task["kv_type"], context, max(rows))
-    print(json.dumps(visit(runner, context, rows)))
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    print(json.dumps(visit(runner, context, rows, clock)))
 
 
 if __name__ == "__main__":

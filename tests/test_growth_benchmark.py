@@ -40,7 +40,7 @@ def visited(step: Callable[[int, int, str], float], models: tuple[str, ...] = ("
     from growth_cells import chunk_starts, groups_of, rows_that_fit
 
     limits = [{"read_gbs": 10.0, "int8_tops": 1.0}, {"read_gbs": 12.0, "int8_tops": 1.2}]
-    document: dict[str, Any] = {"limits": limits, "models": {}, "visits": {}, "most_bytes": 1e8}
+    document: dict[str, Any] = {"threads": 2, "limits": limits, "models": {}, "visits": {}, "most_bytes": 1e8}
     for model in models:
         document["models"][model] = ABOUT
         for group in groups_of(model, ABOUT["context_length"]):
@@ -203,7 +203,7 @@ def test_a_whole_run_on_a_small_model(smollm_gguf: Path, tmp_path: Path, monkeyp
     about = bench_growth.described(package)
     assert about["token_bytes"] == {"float32": 2 * 2 * 2 * 16 * 4, "int8": 2 * 2 * 2 * 16}
     groups = groups_of(bench_growth.DEFAULT, about["context_length"])
-    document = {"limits": [], "models": {bench_growth.DEFAULT: about}, "visits": {}, "most_bytes": 1e9}
+    document = {"threads": 1, "limits": [], "models": {bench_growth.DEFAULT: about}, "visits": {}, "most_bytes": 1e9}
     monkeypatch.setattr(bench_growth, "CHECK_CONTEXT", 384)
     args = argparse.Namespace(json=tmp_path / "growth.json", visits=1, seconds=600)
     bench_growth.measure(document, packages, groups, args)
