@@ -41,8 +41,8 @@ def limits_text(document: Document) -> str:
     clock = "1 thread, its CPU time" if threads == 1 else f"{threads} threads, elapsed time"
     return (
         f"{clock}. This machine reads {found['read_gbs']:.1f} GB/s and multiplies {found['int8_tops']:.2f} int8 TOPS"
-        f" (best of {len(document['limits'])} runs). Figures are the least times of {min(counts)} to {max(counts)} visits, in"
-        f" which others had {min(others):.0f} to {max(others):.0f} % of its processors (median"
+        f" (best of {len(document['limits'])} runs). Figures are the least times of {min(counts)} to {max(counts)}"
+        f" visits, in which others had {min(others):.0f} to {max(others):.0f} % of its processors (median"
         f" {statistics.median(others):.0f} %)."
     )
 
