@@ -28,14 +28,13 @@ from edgeai.engine.runner import Logits, Runner
 from edgeai.engine.sampler import sample
 from edgeai.engine.scores import with_scores_that_fit
 from edgeai.engine.sequence import Sequence
-from edgeai.measure.throughput import DECODE_TOKENS, decode_speed, prefill_speed
+from edgeai.measure.throughput import DECODE_TOKENS, Clock, decode_speed, prefill_speed
 from edgeai.model import Model, default_settings, model_shape
 from edgeai.package.package import Package
 
 ENOUGH_SECONDS, LEAST_STEPS, MOST_STEPS = 0.2, 2, 10
 FILL_TOKENS = 512  # are drawn, and written again and again
-CHECK_ROUNDS, CHECK_ROWS = 5, 4
-Clock = Callable[[], float]
+CHECK_ROUNDS, CHECK_ROWS = 3, 4
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 
 
@@ -119,7 +118,7 @@ def cpu_seconds_of_others(process: psutil.Process) -> float:
     return float(busy - own.user - own.system)
 
 
-def check(package: Package, threads: int, context: int) -> dict[str, dict[str, float]]:
+def check(package: Package, threads: int, context: int, clock: Clock) -> dict[str, dict[str, float]]:
     """Tokens per second with real prompts and with random keys and values, of one engine and in turn."""
     length = context + 2 * DECODE_TOKENS
     settings = default_settings(
@@ -133,22 +132,22 @@ def check(package: Package, threads: int, context: int) -> dict[str, dict[str, f
         draft_tokens=0,
     )
     engine = Model.load(package, settings).engine
-    rounds = [check_round(engine, context, 1000 * number) for number in range(1 + CHECK_ROUNDS)][1:]
+    rounds = [check_round(engine, context, 1000 * number, clock) for number in range(1 + CHECK_ROUNDS)][1:]
     return {what: compared([figures[what] for figures in rounds]) for what in rounds[0]}
 
 
-def check_round(engine: Engine, context: int, seed: int) -> dict[str, tuple[float, float]]:
+def check_round(engine: Engine, context: int, seed: int, clock: Clock) -> dict[str, tuple[float, float]]:
     """Speeds with real prompts, and with filled caches of as many tokens as real answers have in their middle."""
     found, runner, slots = {}, engine.runner, range(CHECK_ROWS)
     for length, rows in ((context, 1), (context // CHECK_ROWS, CHECK_ROWS)):
-        real = decode_speed(engine, length, rows=rows, seed=seed)
+        real = decode_speed(engine, length, rows=rows, seed=seed, clock=clock)
         for slot in slots[:rows]:
             fill(runner, slot, length + DECODE_TOKENS)
-        filled = rows / decode_seconds(runner, length + DECODE_TOKENS // 2, rows)
+        filled = rows / decode_seconds(runner, length + DECODE_TOKENS // 2, rows, clock)
         found[f"decode at a context of {length}, rows {rows}"] = (real, filled)
-    real = prefill_speed(engine, context, seed=seed + CHECK_ROWS)
+    real = prefill_speed(engine, context, seed=seed + CHECK_ROWS, clock=clock)
     fill(runner, 0, context)
-    chunks = {start: chunk_seconds(runner, start, CHUNK) for start in chunk_starts(context)}
+    chunks = {start: chunk_seconds(runner, start, CHUNK, clock) for start in chunk_starts(context)}
     found[f"prompt of {context}"] = (real, context / prompt_seconds(chunks, context))
     for slot in slots:
         runner.arena.release(slot)
@@ -170,12 +169,12 @@ def compared(pairs: list[tuple[float, float]]) -> dict[str, float]:
 
 def main() -> None:
     package, threads, task = Package.open(Path(sys.argv[1])), int(sys.argv[2]), json.load(sys.stdin)
+    clock = time.thread_time if threads == 1 else time.perf_counter
     if "check" in task:
-        print(json.dumps(check(package, threads, task["check"])))
+        print(json.dumps(check(package, threads, task["check"], clock)))
         return
     context, rows = task["context"], task["rows"]
     runner = runner_for(package, threads, task["kv_type"], context, max(rows))
-    clock = time.thread_time if threads == 1 else time.perf_counter
     print(json.dumps(visit(runner, context, rows, clock)))
 
 

@@ -16,6 +16,8 @@ DECODE_CONTEXT = 128
 DECODE_TOKENS = 48
 BATCH = 8
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
@@ -32,19 +34,28 @@ def random_prompt(engine: Engine, length: int, seed: int) -> list[int]:
     return [int(token) for token in rng.integers(3, engine.shape.vocab_size, length)]
 
 
-def prefill_speed(engine: Engine, tokens: int = PREFILL_TOKENS, *, seed: int = 0) -> float:
-    """Prompt tokens per second of one request on an idle engine, up to its first token."""
+def prefill_speed(
+    engine: Engine, tokens: int = PREFILL_TOKENS, *, seed: int = 0, clock: Clock = time.perf_counter
+) -> float:
+    """Prompt tokens per second of one request on an idle engine, up to its first token. `clock` counts the seconds."""
     prompt = random_prompt(engine, tokens, seed)
-    started = time.perf_counter()
+    started = clock()
     _run(engine, [prompt], 1)
-    return tokens / (time.perf_counter() - started)
+    return tokens / (clock() - started)
 
 
-def decode_speed(engine: Engine, context: int = DECODE_CONTEXT, *, rows: int = 1, seed: int = 0) -> float:
+def decode_speed(
+    engine: Engine,
+    context: int = DECODE_CONTEXT,
+    *,
+    rows: int = 1,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> float:
     """New tokens per second, summed over `rows` requests that decode together at a context of about `context`."""
     times: list[float] = []
     prompts = [random_prompt(engine, context, seed + row) for row in range(rows)]
-    _run(engine, prompts, DECODE_TOKENS + rows, on_full_step=times.append)
+    _run(engine, prompts, DECODE_TOKENS + rows, on_full_step=times.append, clock=clock)
     return rows / float(np.median(times))
 
 
@@ -68,14 +79,15 @@ def _run(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     on_full_step: Callable[[float], object] | None = None,
+    clock: Clock = time.perf_counter,
 ) -> None:
     """Run requests to their end, reporting the seconds of each step in which all of them decoded."""
     params = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True)
     for number, prompt in enumerate(prompts):
         engine.add(f"throughput {number}", prompt, params)
     while engine.has_work:
-        started = time.perf_counter()
+        started = clock()
         outputs = engine.step()
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
         if on_full_step and len(outputs) == len(prompts) and all(output.finish_reason is None for _, output in outputs):
             on_full_step(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -65,3 +66,9 @@ def test_measure_gives_medians_of_all_rounds(tiny_graph: Path, tiny_shape: Model
     assert result.decode_batch8 > 0
     assert engine.stats().prefix_cache_hit_tokens == 0
     assert not engine.has_work
+
+
+def test_seconds_are_those_of_the_clock(engine: Engine) -> None:
+    ticks = itertools.count()
+    assert decode_speed(engine, 100, rows=2, clock=lambda: next(ticks)) == 2  # a tick for each step
+    assert prefill_speed(engine, 300, clock=lambda: next(ticks)) == 300
