@@ -77,7 +77,8 @@ def worker(package: Path, threads: int, task: dict[str, Any]) -> dict[str, Any]:
 def measure(document: Document, packages: dict[str, Path], groups: list[Group], args: argparse.Namespace) -> None:
     """Visit groups until all were visited often enough, or time is over; every visit is kept at once."""
     threads, deadline = document["threads"], time.monotonic() + args.seconds
-    limits = {"read_gbs": read_bandwidth(threads), "int8_tops": int8_multiply_rate(threads)}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    limits = {"read_gbs": read_bandwidth(threads, clock), "int8_tops": int8_multiply_rate(threads, clock)}
     document["limits"].append(limits)
     while (group := next_group(groups, document, args.visits)) and time.monotonic() < deadline:
         rows = rows_that_fit(document["models"][group.model], group, document["most_bytes"])

@@ -48,7 +48,7 @@ def limits_text(document: Document) -> str:
 
 
 def groups(document: Document) -> Iterator[Group]:
-    """Those of all models in the document, by size, with anything measured or anything to say why not."""
+    """Those of all models in the document, by size."""
     for model in models_by_size(document):
         yield from groups_of(model, document["models"][model]["context_length"])
 
@@ -71,6 +71,8 @@ def decode_lines(document: Document) -> Lines:
     """Tokens per second of all rows together, and the share of the memory bandwidth that one row reaches."""
     for group in groups(document):
         steps, about = least(document, group, "decode"), document["models"][group.model]
+        if not steps and needed_bytes(about, group, 1) <= document["most_bytes"]:
+            continue  # not visited yet
         cells = [cell(document, group, rows, steps) for rows in ROWS]
         share = "-"
         if 1 in steps:

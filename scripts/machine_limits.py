@@ -5,18 +5,21 @@ from __future__ import annotations
 import mmap
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeai  # noqa: F401  (before onnxruntime: it keeps it silent)
 
+Clock = Callable[[], float]
+
 READ_BYTES = 384 << 20  # far more than any cache
 REPETITIONS = 5
 ROWS, COLUMNS, INNER = 512, 2048, 1024  # of a product of bytes
 
 
-def read_bandwidth(threads: int) -> float:
+def read_bandwidth(threads: int, clock: Clock = time.perf_counter) -> float:
     """GB/s that `threads` threads sum up floats with, in huge pages where there are such; the best of some."""
     area = mmap.mmap(-1, READ_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -24,11 +27,11 @@ def read_bandwidth(threads: int) -> float:
     values = np.frombuffer(area, np.float32)
     values[:] = 1
     parts = np.array_split(values, threads)
-    best = min(_timed_in_threads(parts) for _ in range(REPETITIONS))
+    best = min(_timed_in_threads(parts, clock) for _ in range(REPETITIONS))
     return READ_BYTES / best / 1e9
 
 
-def int8_multiply_rate(threads: int) -> float:
+def int8_multiply_rate(threads: int, clock: Clock = time.perf_counter) -> float:
     """Tera-operations (multiplications and additions) in a second of onnxruntime's plain product of bytes."""
     import onnxruntime
 
@@ -44,21 +47,21 @@ def int8_multiply_rate(threads: int) -> float:
     values = rng.integers(0, 256, (ROWS, INNER), np.uint8)
     times = []
     for _ in range(4 * REPETITIONS):
-        started = time.perf_counter()
+        started = clock()
         session.run(None, {"x": values})
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return 2 * ROWS * COLUMNS * INNER / min(times) / 1e12
 
 
-def _timed_in_threads(parts: list[np.ndarray]) -> float:
+def _timed_in_threads(parts: list[np.ndarray], clock: Clock) -> float:
     """Seconds until every part has been summed up by a thread of its own."""
     workers = [threading.Thread(target=np.add.reduce, args=(part,)) for part in parts]
-    started = time.perf_counter()
+    started = clock()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 if __name__ == "__main__":
