@@ -85,7 +85,7 @@ FIGURES = {
 
 
 def plots(document: Document, folder: Path) -> None:
-    """One PNG file for each of `FIGURES`."""
+    """A PNG file for each of `FIGURES` that has anything to show."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -93,17 +93,28 @@ def plots(document: Document, folder: Path) -> None:
     from PIL import Image  # matplotlib needs it as well
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, panels in FIGURES.items():
+    for name, wanted in FIGURES.items():
+        panels = [panel for panel in wanted if measured(panel, document)]
+        if not panels:
+            continue
         size = (WIDTH * len(panels), HEIGHT)
         figure, axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
         for panel, area in zip(panels, axes[0], strict=True):
             draw(panel, document, area)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
+        shown = [area.get_legend_handles_labels() for area in axes[0]]
+        lines = {label: handle for handles, labels in shown for handle, label in zip(handles, labels, strict=True)}
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower center", ncols=2 * len(panels), fontsize=8, handlelength=3
+        )
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=DPI)
         Image.open(drawn).quantize(PALETTE).save(folder / f"{name}.png", optimize=True)
         pyplot.close(figure)
+
+
+def measured(panel: Panel, document: Document) -> bool:
+    """Whether there is anything that makes a line."""
+    return any(len(panel.points(document, model, kind)) > 1 for model in document["models"] for kind in STYLES)
 
 
 def draw(panel: Panel, document: Document, area: Any) -> None:
@@ -112,6 +123,8 @@ def draw(panel: Panel, document: Document, area: Any) -> None:
     for number, model in enumerate(models_by_size(document)):
         for kv_type, style in STYLES.items():
             points = panel.points(document, model, kv_type)
+            if not points:
+                continue
             look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": style, "markersize": 5}
             if kv_type == "int8":
                 look["markerfacecolor"] = "white"
