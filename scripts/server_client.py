@@ -152,6 +152,6 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     for line in response:
         if line.startswith(b"data: [DONE]"):
             return
-        if line.startswith(b"data: "):
+        if line.startswith(b"data: ") and line.endswith(b"\n"):  # else it was cut in the middle
             yield json.loads(line[len(b"data: ") :])
     raise RuntimeError("a stream ended early")

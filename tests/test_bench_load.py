@@ -90,6 +90,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         (503, b'{"error": {"message": "full"}}', "answered 503"),
         (200, b'data: {"error": {"message": "no memory"}}\n\n', "told of an error"),
         (200, b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n', "ended early"),
+        (200, b'data: {"choices": [{"del', "ended early"),
     ],
 )
 def test_what_fails_is_counted_and_waits_for_ever(status: int, body: bytes, told: str) -> None:
