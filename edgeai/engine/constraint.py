@@ -1,11 +1,12 @@
 """Structured output as the engine sees it: which tokens may come next. Grammars and text are not its business.
 
 A request brings a `Grammar`; each of its sequences starts a `Constraint` and keeps it, for preemption drops keys and
-values, never what was said. Masks are computed by `MaskWorker` in a thread of its own while the model runs.
+values, never what was said. `MaskWorker` computes masks while the model runs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeai.errors import EdgeaiError
+
+CHEAP_SECONDS = 0.0003
+MEMORY = 8  # masks of the past that count as much as the newest
 
 Mask = NDArray[np.bool_]  # [vocab_size]: the tokens that may come next; at least one of them
 
@@ -55,10 +59,9 @@ RowMasks = list[Mask] | EdgeaiError | None  # None: anything goes
 class MaskJob:
     """Masks of one run's rows. A context around the run, at whose end they are there: a row's masks, or its error."""
 
-    def __init__(self, rows: Tokens[ConstrainedRow], worker: ThreadPoolExecutor) -> None:
-        constrained = any(constraint is not None for constraint, _ in rows)
-        self._pending: Future[list[RowMasks]] | None = worker.submit(_compute, rows) if constrained else None
-        self.rows: list[RowMasks] = [None] * len(rows)
+    def __init__(self, rows: list[RowMasks], pending: Future[list[RowMasks]] | None = None) -> None:
+        self.rows = rows
+        self._pending = pending
 
     def __enter__(self) -> Self:
         return self
@@ -71,18 +74,32 @@ class MaskJob:
 
 
 class MaskWorker:
-    """The thread that computes masks; it starts with the first constrained row."""
+    """Computes masks beside runs, in a thread that starts with the first of them.
 
-    def __init__(self) -> None:
+    To hand work to a thread and wait for it takes longer than most masks do, above all where others want the processor
+    too. So those that are expected to take less than `cheap` seconds are computed at once.
+    """
+
+    def __init__(self, cheap: float = CHEAP_SECONDS) -> None:
+        self._cheap = cheap
         self._worker = ThreadPoolExecutor(1, "edgeai-masks")
+        self._expected = 0.0  # seconds of one mask, as they were of late
 
-    def beside(self, rows: Tokens[ConstrainedRow]) -> MaskJob:
-        """Masks of `rows`, computed while the block runs."""
-        return MaskJob(rows, self._worker)
+    def beside(self, rows: Tokens[ConstrainedRow], *, long: bool = False) -> MaskJob:
+        """Masks of `rows`, ready when the block has run. Beside a `long` run they are always computed by the thread."""
+        count = sum(1 + len(draft) for constraint, draft in rows if constraint is not None)
+        if not count:
+            return MaskJob([None] * len(rows))
+        if not long and count * self._expected < self._cheap:
+            return MaskJob(self._compute(rows, count))
+        return MaskJob([], self._worker.submit(self._compute, rows, count))
 
-
-def _compute(rows: Tokens[ConstrainedRow]) -> list[RowMasks]:
-    return [None if constraint is None else _masks(constraint, draft) for constraint, draft in rows]
+    def _compute(self, rows: Tokens[ConstrainedRow], count: int) -> list[RowMasks]:
+        started = time.perf_counter()
+        masks = [None if constraint is None else _masks(constraint, draft) for constraint, draft in rows]
+        seconds = (time.perf_counter() - started) / count
+        self._expected += (seconds - self._expected) / MEMORY
+        return masks
 
 
 def _masks(constraint: Constraint, draft: Tokens[int]) -> list[Mask] | EdgeaiError:

@@ -175,7 +175,7 @@ class Engine:
             return []
         stop = prefill.computed + plan.chunk
         ends = stop == len(prefill.tokens)
-        with self.masks.beside([(prefill.constraint, ())] if ends else []) as masks:
+        with self.masks.beside([(prefill.constraint, ())] if ends else [], long=True) as masks:
             started = time.perf_counter()
             chunk = prefill.tokens[prefill.computed : stop]
             logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)

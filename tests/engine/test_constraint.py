@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from edgeai.engine.sampler import sample
 from edgeai.engine.sequence import Sequence
 from edgeai.engine.speculative import Draft, Drafter, DraftRow
 from edgeai.errors import InvalidInput
-from tests.fixtures.toy_grammar import EOS, VOCABULARY, ToyGrammar
+from tests.fixtures.toy_grammar import EOS, VOCABULARY, ToyConstraint, ToyGrammar
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, kv_budget_bytes=1 << 22, block_tokens=8)
 
@@ -144,8 +147,40 @@ def test_a_draw_never_leaves_the_mask() -> None:
 def test_a_failed_run_waits_for_its_masks() -> None:
     """A constraint is never used by two threads at a time."""
     constraint = ToyGrammar(seed=0).start()
-    job = MaskWorker().beside([(None, ()), (constraint, [])])
+    job = MaskWorker().beside([(None, ()), (constraint, [])], long=True)
     with pytest.raises(RuntimeError, match="the run"), job:
         raise RuntimeError("the run failed")
     assert job.rows[0] is None
     assert isinstance(job.rows[1], list)
+
+
+class Watched(ToyConstraint):
+    """Notes which threads compute its masks, and takes its time."""
+
+    seconds = 0.0
+    threads: ClassVar[list[str]] = []
+
+    def masks(self, draft):
+        time.sleep(self.seconds)
+        self.threads.append(threading.current_thread().name)
+        return super().masks(draft)
+
+
+def test_masks_that_take_long_are_computed_by_the_thread_and_others_at_once() -> None:
+    constraint, worker = Watched(ToyGrammar(seed=0)), MaskWorker(cheap=0.01)
+    here = threading.current_thread().name
+
+    def computed_by(*, long: bool = False) -> str:
+        Watched.threads.clear()
+        with worker.beside([(constraint, ()), (None, ())], long=long) as job:
+            pass
+        assert isinstance(job.rows[0], list)
+        return Watched.threads[0]
+
+    assert computed_by() == here
+    assert computed_by(long=True) != here
+    constraint.seconds = 0.2
+    assert computed_by() == here  # nobody knew
+    assert computed_by() != here
+    constraint.seconds = 0.0
+    assert here in {computed_by() for _ in range(60)}  # cheap again
