@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,10 @@ from edgeai.errors import InvalidInput
 
 HOME_VARIABLE = "EDGEAI_HOME"
 CACHE_VARIABLE = "EDGEAI_CACHE"
+FOREVER = math.inf
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(rf"(-?)(\d+(?:\.\d+)?|(?:{_PART.pattern})+)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -38,6 +43,30 @@ def parse_size(text: str) -> int:
     if not match or match[2] not in _UNITS:
         raise InvalidInput(f"{text!r} is not a size", "write for example 512M, 1.5G or 300MiB")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds: a number of them, or what Go and Ollama write, such as 5m or 1h30m. Below zero means `FOREVER`.
+
+    Raises `InvalidInput`.
+    """
+    mistake = InvalidInput(f"{value!r} is not a duration", "write 300, 5m or 1h30m; 0 for none, -1 for ever")
+    if isinstance(value, str):
+        seconds = _seconds(value.strip(), mistake)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
+        seconds = float(value)
+    else:
+        raise mistake
+    return FOREVER if seconds < 0 else seconds
+
+
+def _seconds(text: str, mistake: InvalidInput) -> float:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise mistake
+    parts = _PART.findall(found[2])
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else float(found[2])
+    return -seconds if found[1] else seconds
 
 
 CheckMode = Literal["always", "changed", "never"]
@@ -67,7 +96,11 @@ class ServerSettings:
     name: str | None = None  # of the board, for people and as NAME.local; None: the machine's own
     announce: bool | None = None  # whether the network is told; None: where others can reach the server
     model: str | None = None  # a store name or package folder; None: every installed model
-    also: tuple[str, ...] = ()  # more of them, such as an embedding model beside a language model
+    also: tuple[str, ...] = ()  # more of them
+    pin: tuple[str, ...] = ()  # models that are loaded at the start and never unloaded
+    preload: tuple[str, ...] = ()  # models that are loaded at the start
+    alias: tuple[str, ...] = ()  # other names for models, each written ALIAS=MODEL
+    keep_alive_seconds: float = setting(FOREVER, "keep_alive")  # in memory after the last request, if nobody needs it
     max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence
     kv_budget_bytes: int | None = setting(None, "kv_budget", least=1)  # for the KV cache of all sequences
     kv_type: Literal["float32", "int8"] | None = None  # of the KV cache

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from edgeai.device.budget import MemoryPlan, Wishes, estimate, plan, reserve_bytes
+from edgeai.device.budget import MemoryPlan, Wishes, estimate, fixed_plan, plan, reserve_bytes
 from edgeai.device.heap import trim_heap
 from edgeai.device.pressure import MemoryGauge
 from edgeai.device.profile import Memory, read_memory
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.governor import Governor
 from edgeai.package.manifest import WEIGHTS_NAME, Manifest
+
+ENCODER_RUN = 2048  # tokens of an encoder's largest run
+ENCODER_WIDTH = 64  # bytes of buffers for each of them and unit of the hidden size
 
 log = logging.getLogger("edgeai.memory")
 
@@ -39,6 +42,19 @@ def plan_for(
         context_asked=settings.max_context is not None,
     )
     return plan(memory, costs, wishes)
+
+
+def plan_for_encoder(manifest: Manifest, memory: Memory) -> int:
+    """Bytes that an embedding model or reranker takes, loaded and at work. Raises `OutOfMemory` if there are fewer."""
+    architecture = manifest.architecture
+    costs = estimate(
+        weights=manifest.files[WEIGHTS_NAME].size,
+        hidden=architecture.hidden_size,
+        vocab=architecture.vocab_size,
+        token=0,
+        draft=0,
+    )
+    return fixed_plan(memory, costs, ENCODER_RUN * architecture.hidden_size * ENCODER_WIDTH)
 
 
 def planned(

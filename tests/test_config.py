@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.config import ServerSettings, cache_dir, home_dir, parse_size
+from edgeai.config import FOREVER, ServerSettings, cache_dir, home_dir, parse_duration, parse_size
 from edgeai.errors import InvalidInput
 
 
@@ -48,3 +48,22 @@ def test_settings_out_of_range_are_refused_by_name(name: str, value: int) -> Non
     with pytest.raises(InvalidInput, match=f"{name} is {value}") as raised:
         ServerSettings(**{name: value})
     assert raised.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("250ms", 0.25), ("0", 0), (0, 0), (60, 60), ("300", 300)],
+)
+def test_durations(written: str | int, seconds: float) -> None:
+    assert parse_duration(written) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("written", [-1, "-1", "-5m"])
+def test_a_duration_below_zero_is_for_ever(written: str | int) -> None:
+    assert parse_duration(written) == FOREVER
+
+
+@pytest.mark.parametrize("written", ["", "soon", "5 m", "m", "5m3", True, None, [], float("nan")])
+def test_what_is_no_duration(written: object) -> None:
+    with pytest.raises(InvalidInput, match="is not a duration"):
+        parse_duration(written)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeai.cli.output import JsonFlag, emit, say
+from edgeai.config import FOREVER
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings as TOML, instead of /etc/edgeai and $EDGEAI_HOME/edgeai.toml.")
@@ -26,7 +27,7 @@ def show(config: ConfigFile = None, as_json: JsonFlag = False) -> None:
     for warning in found.warnings:
         say(f"warning: {warning}")
     if as_json:
-        emit({name: {"value": value, "origin": found.origins[name]} for name, value in found.values.items()})
+        emit({name: {"value": _plain(value), "origin": found.origins[name]} for name, value in found.values.items()})
         return
     for name, value in found.values.items():
         line = f"# {name} = (chosen when the server starts)" if value is None else f"{name} = {_toml(value)}"
@@ -49,4 +50,9 @@ def check(file: Annotated[Path, typer.Argument(help="A configuration file.")], a
 
 def _toml(value: Any) -> str:
     """Strings, numbers, booleans and lists of them are written in TOML as in JSON."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return json.dumps(list(value) if isinstance(value, tuple) else _plain(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity, and -1 is another way to write it."""
+    return -1 if value == FOREVER else value

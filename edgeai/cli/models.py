@@ -71,6 +71,28 @@ def path(name: NameArgument) -> None:
     typer.echo(_store().get(name).path)
 
 
+@app.command()
+def alias(
+    name: Annotated[str | None, typer.Argument(help="Another name, such as gpt-4o-mini; none: show all.")] = None,
+    model: Annotated[str | None, typer.Argument(help="The model it stands for, or BASE:ADAPTER.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the name.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Give models other names, for clients that know only those; a running server follows at once."""
+    from edgeai.config import home_dir
+    from edgeai.package.aliases import AliasFile
+
+    file = AliasFile(home_dir())
+    if name is not None and remove:
+        file.remove(name)
+    elif name is not None:
+        file.set(name, model or "")
+    if json:
+        emit({"aliases": dict(file.all())})
+    else:
+        typer.echo("".join(f"{alias} -> {target}\n" for alias, target in sorted(file.all().items())), nl=False)
+
+
 def describe(package: Package) -> dict[str, Any]:
     """A package as JSON."""
     manifest = package.manifest

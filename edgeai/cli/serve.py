@@ -26,8 +26,24 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="An installed model's name, or a package folder; several times for embedding models and rerankers"
-            " beside a language model. Without it everything that is installed."
+            help="An installed model's name, or a package folder; also several times. Without it everything that is"
+            " installed is served."
+        ),
+    ] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="A model to load at the start and never to unload; also several times.")
+    ] = None,
+    preload: Annotated[
+        list[str] | None, typer.Option(help="A model to load at the start; others are loaded when they are asked for.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name for a model, such as gpt-4o-mini=smollm2-135m-instruct; also several times."),
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            help="How long models stay in memory after their last request: 5m, 1h, 0; by default until others need it."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,

@@ -8,6 +8,7 @@ loaded, from estimates, and where memory is tight once more from what was measur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeai.device.profile import Memory
@@ -54,6 +55,14 @@ class Wishes:
     chunk: int
     kv_bytes: int | None = None
     context_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One model's claim to the KV cache's memory: `token` bytes for each token, `most` bytes in all."""
+
+    token: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,31 @@ def plan(memory: Memory, costs: Costs, wishes: Wishes) -> MemoryPlan:
     )
 
 
+def fixed_plan(memory: Memory, costs: Costs, scratch: int) -> int:
+    """Bytes of a model without a KV cache, whose runs take `scratch`. Raises `OutOfMemory` when it does not fit."""
+    needed = max(costs.peak, costs.load + scratch)
+    if needed + reserve_bytes(memory) > memory.available:
+        raise _refusal(memory, needed + reserve_bytes(memory))
+    return needed
+
+
+def shares(room: int, claims: Sequence[Claim]) -> list[int]:
+    """Bytes of `room` for each model's KV cache: the same number of tokens for all, where none has its most already.
+
+    No model gets less than `LEAST_CONTEXT` tokens, however little room there is.
+    """
+    given = [0] * len(claims)
+    open_claims = sorted(range(len(claims)), key=lambda i: claims[i].most / claims[i].token)
+    weight = sum(claim.token for claim in claims)
+    for index in open_claims:  # those that are content with the fewest tokens first
+        claim = claims[index]
+        given[index] = min(claim.most, max(room, 0) * claim.token // weight)
+        room, weight = room - given[index], weight - claim.token
+    return [
+        max(min(claim.most, LEAST_CONTEXT * claim.token), share) for claim, share in zip(claims, given, strict=True)
+    ]
+
+
 def _buffers(free: int, costs: Costs, wishes: Wishes) -> tuple[int, int]:
     """Rows and chunk whose buffers leave most of what is free to the KV cache: chunks give way before rows."""
     rows, chunk = wishes.rows, wishes.chunk
@@ -143,7 +177,10 @@ def _buffers(free: int, costs: Costs, wishes: Wishes) -> tuple[int, int]:
 
 
 def _too_small(memory: Memory, least: int, reserve: int, costs: Costs) -> OutOfMemory:
-    needed = max(costs.peak, costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve)
+    return _refusal(memory, max(costs.peak, costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve))
+
+
+def _refusal(memory: Memory, needed: int) -> OutOfMemory:
     where = "" if memory.limit is None else f" of the {_mib(memory.limit)} that the control group allows"
     return OutOfMemory(
         f"the model needs about {_mib(needed)} more memory, {_mib(memory.available)}{where} are free",

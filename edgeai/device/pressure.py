@@ -112,6 +112,7 @@ class PressureWatch:
 
     def close(self) -> None:
         """Stop watching; nothing is called any more once this returns. Closing again does nothing."""
+        self._notify = _nobody  # whoever is watched for may leave memory now
         if self._trigger is None:
             return
         os.write(self._wake_write, b"x")
@@ -131,6 +132,10 @@ class PressureWatch:
             if events.get(trigger, 0) & select.POLLERR:  # the control group is gone
                 return
             self._notify()
+
+
+def _nobody() -> None:
+    """Who is told once nobody watches any more."""
 
 
 def _set_trigger(pressure: Path | None) -> int | None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from edgeai.device.affinity import pin_thread
 from edgeai.device.pressure import PressureWatch
 from edgeai.engine.adapters import Adapter
+from edgeai.engine.config import EngineSettings
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
 from edgeai.engine.terms import DEFAULT_TERMS, Terms
@@ -93,12 +94,35 @@ class AsyncEngine:
         """Have the owner look at memory, even if there is nothing else to do."""
         self._commands.put(lambda: None)
 
+    @property
+    def settings(self) -> EngineSettings:
+        """What the engine was made with."""
+        return self._engine.settings
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that one token takes in the KV cache."""
+        return self._engine.shape.token_bytes
+
+    async def limit_kv(self, kv_bytes: int) -> None:
+        """Let the KV cache have so many bytes from the next step on; what it has beyond them is free then."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def limit() -> None:
+            self._engine.memory.share(kv_bytes)
+            loop.call_soon_threadsafe(done.set)
+
+        self._commands.put(limit)
+        if not self._closing:  # else nobody obeys any more, and the memory is free soon
+            await done.wait()
+
     async def close(self) -> None:
         """Stop after the current step; requests that still run fail with `Overloaded`."""
         self._closing = True
         self.wake()
         await asyncio.to_thread(self._thread.join)
         self._watch.close()
+        self._engine.memory.close()
         self._end()  # once more, for requests that came while the owner was leaving
 
     def _own(self) -> None:

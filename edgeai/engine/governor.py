@@ -146,7 +146,7 @@ class Governor:
             chunk=max(1, normal.chunk // shorter),
             prompt=normal.prompt // shorter,
             kv_bytes=kv_bytes,
-            alone_bytes=min(normal.kv_bytes, max(0, committed + self.available - self._reserve * KEEP_ALONE // 8)),
+            alone_bytes=min(normal.alone_bytes, max(0, committed + self.available - self._reserve * KEEP_ALONE // 8)),
             cache_bytes=normal.cache_bytes if self.level < 2 else 0,
             caching=self.level == 0,
             releasing=self.level >= 2,

@@ -25,6 +25,14 @@ class RunGuard:
         self._scarce, self._interrupt = scarce, interrupt
         self._working, self._looking = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """End the thread: what it calls keeps a model in memory."""
+        self._closed = True
+        self._working.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def __enter__(self) -> None:
         if self._thread is None:
@@ -42,6 +50,8 @@ class RunGuard:
     def _run(self) -> None:
         while True:
             self._working.wait()
+            if self._closed:
+                return
             time.sleep(INTERVAL)
             with self._looking:
                 if self._working.is_set() and self._scarce():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from edgeai.device.heap import trim_heap
@@ -93,6 +94,25 @@ class MemoryControl:
             return False
         self._scheduler.budget.give_up(-spare)
         return governor.scarcer()
+
+    def share(self, kv_bytes: int) -> None:
+        """From now on the KV cache may have so many bytes; other models have the rest.
+
+        A sequence that runs alone may still have all that was planned, as far as memory is really there: what was
+        accepted gets on, one after the other.
+        """
+        share = min(kv_bytes, self._normal.alone_bytes)
+        self._normal = replace(self._normal, kv_bytes=share, cache_bytes=share)
+        governor, committed = self._governor, self._scheduler.committed_bytes
+        self._limits = self._normal if governor is None else governor.limits(self._normal, committed)
+        self._scheduler.restrain(self._limits)
+        trim_heap()
+
+    def close(self) -> None:
+        """No run follows any more, and what was run may leave memory."""
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
     def check(self, prompt_tokens: int) -> None:
         """Raises `Overloaded` when memory is too scarce for a new request with such a prompt."""

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from edgeai import __version__
 from edgeai.server import errors, rerank, status
 from edgeai.server.body_budget import BodyBudget
+from edgeai.server.held import Held
 from edgeai.server.metrics import Metrics
 from edgeai.server.middleware import Gate
 from edgeai.server.model_pool import ModelPool
@@ -39,6 +40,7 @@ def create_app(models: ModelPool, *, bodies: BodyBudget | None = None) -> FastAP
         lifespan=_closing(models),
         telemetry=_NO_TELEMETRY,
     )
+    app.add_middleware(Held)
     app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget())
     errors.install(app)
     for router in (

@@ -28,7 +28,7 @@ class EncoderCollector(Collector):
         sequences = CounterMetricFamily("edgeai_encoder_sequences", "Texts, or pairs of them, computed.", labels=labels)
         tokens = CounterMetricFamily("edgeai_encoder_tokens", "Tokens computed by encoders.", labels=labels)
         waiting = GaugeMetricFamily("edgeai_encoder_requests_waiting", "Requests that are not complete.", labels=labels)
-        for name, stats in self._models.encoders.stats().items():
+        for name, stats in self._models.encoder_stats().items():
             requests.add_metric([name], stats.requests)
             sequences.add_metric([name], stats.sequences)
             tokens.add_metric([name], stats.tokens)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgeai.server.pool.keep_alive import KeepAlive
 from edgeai.server.protocol import ApiModel, Prompt, are_token_ids, one_prompt
 
 MAX_INPUTS = 2048  # texts of a request, as at OpenAI
@@ -40,6 +41,7 @@ class EmbeddingsRequest(ApiModel):
     input_type: str | None = None  # query, passage, ...: the prompt to put before each text
     truncate: bool | None = None  # cut texts that are too long, instead of refusing them
     user: str | None = None
+    keep_alive: KeepAlive = None
 
 
 class RerankRequest(ApiModel):
@@ -53,3 +55,4 @@ class RerankRequest(ApiModel):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
     truncate: bool | None = None  # documents that are too long are cut, unless this is false
+    keep_alive: KeepAlive = None

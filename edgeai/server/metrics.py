@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from edgeai.engine.request import EngineStats
 from edgeai.server.encoder_metrics import EncoderCollector
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.pool.metrics import PoolCollector
 
 # Seconds. Slow boards read long prompts for minutes; quick ones write a token within milliseconds.
 _LATENCIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -88,6 +89,7 @@ class Metrics:
         )
         self.registry.register(_EngineCollector(models))
         self.registry.register(EncoderCollector(models))
+        self.registry.register(PoolCollector(models))
 
     def of_model(self, name: str) -> ModelMetrics:
         """Where the latencies of model `name` are noted."""

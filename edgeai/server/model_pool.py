@@ -1,94 +1,105 @@
-"""The models that a server answers with, by name: a language model, its adapters as "base:adapter", and encoders."""
+"""The models that a server answers with, by name: language models, their adapters, embedding models and rerankers."""
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from starlette.requests import HTTPConnection
+
 from edgeai.engine.request import EngineStats
-from edgeai.errors import EdgeaiError, NotFound
-from edgeai.package.adapters import SEPARATOR, AdapterStore
-from edgeai.server.encoder_pool import EncoderPool, wrong_kind
+from edgeai.errors import EdgeaiError
+from edgeai.package.manifest import Kind
+from edgeai.server.held import hold
+from edgeai.server.pool.names import Listed, Names, Target
+from edgeai.server.pool.resident import Resident
+from edgeai.server.pool.residents import Residents
 
 if TYPE_CHECKING:
-    from edgeai.encoder.async_encoder import AsyncEncoder
+    from edgeai.encoder.async_encoder import AsyncEncoder, EncoderStats
     from edgeai.model import AsyncModel
-    from edgeai.package.manifest import Kind
-
-DEFAULT_NAMES = frozenset({None, "", "default"})
 
 
 class ModelPool:
-    """Loaded models by name; the default one also answers to "default", to "" and to no name.
+    """`names` says what a request means, `residents` brings it into memory and keeps it there for as long as needed."""
 
-    Adapters are looked up when they are asked for: one that is installed or removed while the server runs is there, or
-    gone, from the next request on.
-    """
-
-    def __init__(
-        self, model: AsyncModel | None, adapters: AdapterStore | None = None, encoders: EncoderPool | None = None
-    ) -> None:
-        """`model` is None for a server that has encoders only."""
+    def __init__(self, names: Names, residents: Residents) -> None:
         self.created = int(time.time())  # since when the models can be asked
-        self._models = {} if model is None else {model.name: model}
-        self._adapters = adapters
-        self._adapted: dict[str, AsyncModel] = {}  # those that have been asked for
-        self._default = model
-        self.encoders = encoders or EncoderPool()
+        self.names, self.residents = names, residents
 
-    def get(self, name: str | None) -> AsyncModel:
-        """The model that a request names. Raises `NotFound`."""
-        if name in DEFAULT_NAMES and name not in self._models:
-            if self._default is None:
-                raise NotFound("this server has no language model", "`edgeai serve --model NAME` names one")
-            return self._default
-        encoder = self.encoders.all().get(name or "")
-        if encoder is not None:
-            raise wrong_kind(encoder.name, encoder.kind, "decoder")
-        model = self._models.get(name or "")
-        if model is None:
-            raise NotFound(f"there is no model {name!r}", f"there is {', '.join(self.names())}")
-        return model
+    async def find(self, name: str | None, request: HTTPConnection, keep_alive: float | None = None) -> AsyncModel:
+        """The language model that a request names, in memory until the request is answered.
 
-    async def find(self, name: str | None) -> AsyncModel:
-        """As `get`, and models with an adapter. Raises `NotFound`, `PackageError` for an adapter that does not fit."""
-        base, separator, adapter = (name or "").partition(SEPARATOR)
-        if not separator or self._adapters is None:
-            return self.get(name)
-        model = self.get(base)
+        Raises as `use` does.
+        """
+        return await hold(request, self.use(name, keep_alive=keep_alive))
+
+    async def encoder(
+        self, name: str | None, kind: Kind, request: HTTPConnection, keep_alive: float | None = None
+    ) -> AsyncEncoder:
+        """The embedding model or reranker that a request names, as `find`."""
+        return await hold(request, self.use_encoder(name, kind, keep_alive=keep_alive))
+
+    @asynccontextmanager
+    async def use(self, name: str | None, *, keep_alive: float | None = None) -> AsyncIterator[AsyncModel]:
+        """The language model called `name`, in memory for as long as the block lasts.
+
+        Raises `NotFound`, `InvalidInput` for a model of another kind, `PackageError` for what cannot be loaded or an
+        adapter that does not fit, `OutOfMemory` for a model that can never fit, `Overloaded` for one that cannot now.
+        """
+        target = self.names.resolve(name, "decoder")
+        async with self._resident(target, keep_alive) as resident:
+            if resident.model is None:
+                raise RuntimeError(f"{target.name} was loaded as another kind of model")
+            yield resident.model if target.adapter is None else await self._adapted(resident, target.adapter)
+
+    @asynccontextmanager
+    async def use_encoder(
+        self, name: str | None, kind: Kind, *, keep_alive: float | None = None
+    ) -> AsyncIterator[AsyncEncoder]:
+        """The embedding model or reranker called `name`, as `use`."""
+        target = self.names.resolve(name, kind)
+        async with self._resident(target, keep_alive) as resident:
+            if resident.encoder is None:
+                raise RuntimeError(f"{target.name} was loaded as another kind of model")
+            yield resident.encoder
+
+    @asynccontextmanager
+    async def _resident(self, target: Target, keep_alive: float | None) -> AsyncIterator[Resident]:
+        self.residents.keep_only(self.names.packages().keys())
+        async with self.residents.use(target.name, target.package, keep_alive) as resident:
+            yield resident
+
+    async def _adapted(self, resident: Resident, adapter: str) -> AsyncModel:
+        adapters = self.names.adapters
+        if adapters is None:
+            raise RuntimeError("a name with an adapter was resolved without any")
         try:
-            installed = self._adapters.get_for(model.package, adapter)
+            installed = adapters.get_for(resident.package, adapter)
         except EdgeaiError:
-            self._adapted.pop(f"{model.name}{SEPARATOR}{adapter}", None)  # removed, or replaced by what does not fit
+            resident.forget_adapter(adapter)
             raise
-        adapted = self._adapted.get(installed.model_name)
-        if adapted is None or adapted.adapter is None or adapted.adapter.key.hex() != installed.digest:
-            adapted = await asyncio.to_thread(model.with_adapter, installed)
-            self._adapted[installed.model_name] = adapted
-        return adapted
+        return await resident.with_adapter(installed)
 
-    def names(self) -> list[str]:
-        """Names of all models that can be asked."""
-        return sorted([*self._models, *self.parents(), *self.encoders.all()])
-
-    def parents(self) -> dict[str, str]:
-        """Names of all models with an adapter, and of the model each is based on."""
-        if self._adapters is None:
-            return {}
-        fitting = [(base, self._adapters.fitting(model.package)) for base, model in self._models.items()]
-        return {adapter.model_name: base for base, adapters in fitting for adapter in adapters}
-
-    def encoder(self, name: str | None, kind: Kind) -> AsyncEncoder:
-        """The embedding model or reranker that a request names. Raises `NotFound`, `InvalidInput` for other kinds."""
-        return self.encoders.get(name, kind, self._models)
+    def context_length(self, listed: Listed) -> int:
+        """Tokens of the longest sequence: what memory allows where it is loaded, what the model has where it is not."""
+        resident, manifest = self.residents.get(listed.root), listed.package.manifest
+        if resident is not None and resident.model is not None:
+            return resident.model.context_length
+        if resident is not None and resident.encoder is not None:
+            return resident.encoder.encoder.max_length
+        return manifest.encoder.max_length if manifest.encoder else manifest.architecture.context_length
 
     def stats(self) -> dict[str, EngineStats]:
-        """The engines' counts by model."""
-        return {name: model.engine.stats() for name, model in self._models.items()}
+        """Counts of the language models in memory."""
+        return {r.name: r.model.engine.stats() for r in self.residents.current() if r.model is not None}
+
+    def encoder_stats(self) -> dict[str, EncoderStats]:
+        """Counts of the other models in memory."""
+        return {r.name: r.encoder.stats() for r in self.residents.current() if r.encoder is not None}
 
     async def close(self) -> None:
-        """Stop all engines; what still runs is cancelled."""
-        for model in self._models.values():
-            await model.close()
-        await self.encoders.close()
+        """Stop all models; what still runs is cancelled."""
+        await self.residents.close()

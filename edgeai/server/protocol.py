@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from edgeai.server.pool.keep_alive import KeepAlive
 from edgeai.server.tool_protocol import FunctionCall, FunctionDefinition, ToolCall, ToolDefinition
 
 MAX_STOP_STRINGS = 16
@@ -145,6 +146,7 @@ class GenerationRequest(ApiModel):
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | Literal["interactive", "batch"] | None = None
     timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None  # seconds
+    keep_alive: KeepAlive = None  # how long the model stays in memory afterwards
 
 
 class ChatRequest(GenerationRequest):

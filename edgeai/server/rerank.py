@@ -25,7 +25,7 @@ def router(models: ModelPool) -> APIRouter:
         from edgeai.encoder.encoder import relevance
         from edgeai.encoder.ranking import ranked
 
-        model = models.encoder(body.model, "reranker")
+        model = await models.encoder(body.model, "reranker", request, body.keep_alive)
         sequences = await asyncio.to_thread(
             model.encoder.tokenizer.encode_pairs, body.query, body.documents, truncate=body.truncate is not False
         )

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
+from edgeai.package.aliases import parse_aliases
 from edgeai.server.announcing import announcing
 from edgeai.server.listening import listen, welcome
-from edgeai.server.loading import find_packages, load_models
+from edgeai.server.loading import PackageLoader
 from edgeai.server.logs import log_to_stderr, set_level
+from edgeai.server.pool.catalog import Catalog, Packages, at_start, decoders, first_kind, open_catalog
 from edgeai.server.reload import Reader, Reloader, Taker
 from edgeai.server.signals import StopSignals, on_hangup
 from edgeai.tuning.runtime_check import ensure_runtime
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from edgeai.encoder.async_encoder import AsyncEncoder
+    from edgeai.engine.config import EngineSettings
+    from edgeai.model import AsyncModel
     from edgeai.package.package import Package
     from edgeai.server.quiet_server import QuietServer
-    from edgeai.tuning.run_marker import RunMarker
 
 GRACE_SECONDS = 30  # for running requests, once the server is told to stop
 IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
@@ -37,73 +41,73 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
     address that cannot be had, `NotFound` without a model, and what loading raises. `read` gives the settings as they
     are written later, for SIGHUP.
     """
-    from edgeai.device.profile import read_cpu
-    from edgeai.device.variants import unsuited
-
     with listen(settings.host, settings.port) as listener:
         with _no_garbage():
-            packages = find_packages(settings)
-            names = " and ".join(package.name for package in packages)
-            for warning in filter(None, (unsuited(package, read_cpu()) for package in packages)):
-                say(f"warning: {warning}")
-            say(f"loading {names} ...")
+            parse_aliases(settings.alias)  # only to see that they are right
+            catalog = open_catalog(settings)
+            first = at_start(catalog, settings)
+            _announce(catalog, first)
             if settings.check != "never":
                 ensure_runtime(home_dir())
-            marker = watched(packages[0], settings)
-        with StopSignals() as signals, marker:
+        with StopSignals() as signals, PackageLoader(settings, say, lambda: decoders(catalog)) as loader:
             with _no_garbage():
                 log_to_stderr(settings.log_level)
-                server = make_server(packages, settings, marker)
+                server = make_server(catalog, first, settings, loader)
                 server.on_hangup = Reloader(settings, read or (lambda: settings), live_settings()).reload
             signals.stop(server)
             with on_hangup(server.hang_up), announcing(settings, listener):
-                marker.ready()
-                say(welcome(listener, names, packages[0].manifest.kind))
+                for package in first.values():
+                    loader.ready(package)
+                say(welcome(listener, " and ".join(first or catalog.packages()), first_kind(catalog, first)))
                 server.run([listener])
                 if signals.came is not None:
                     say("stopped")
 
 
-def make_server(packages: Sequence[Package], settings: ServerSettings, marker: RunMarker | None = None) -> QuietServer:
-    """Load the models, of which at most the first is a language model, and put the server around them.
-
-    `marker` knows how the last server ended. Raises as `load_models` and `engine_settings` do.
-    """
+def make_server(catalog: Catalog, first: Packages, settings: ServerSettings, loader: PackageLoader) -> QuietServer:
+    """Load what is to be there from the start, and put the server around all of `catalog`. Raises as `loader` does."""
     # Only here: these imports take longer than finding a mistake in the settings. What loading needs is imported before
     # it starts, because two threads must not import one package at the same time.
     import edgeai.encoder.async_encoder
-    import edgeai.model  # noqa: F401
-    from edgeai.device.heap import map_large_blocks, share_one_heap, trim_heap
-    from edgeai.device.tidying import tidy_in_background
-    from edgeai.package.adapters import AdapterStore
-    from edgeai.server.engine_settings import engine_settings
+    import edgeai.model
+    import edgeai.server.engine_settings  # noqa: F401
+    from edgeai.device.heap import map_large_blocks, share_one_heap
 
     map_large_blocks()
     share_one_heap()
-    decoder = packages[0].manifest.kind == "decoder"
-    limits = engine_settings(packages[0], settings, say, marker) if decoder else None
+    packages = list(first.values())
+    limits = loader.prepare(packages[0]) if packages else None
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
-        loading = pool.submit(load_models, packages, settings, limits)
+        loading = pool.submit(_load_first, loader, packages, limits)
         from edgeai.device.profile import read_memory
         from edgeai.server.app import create_app  # takes as long as loading a small model
         from edgeai.server.body_budget import BodyBudget
-        from edgeai.server.encoder_pool import EncoderPool
-        from edgeai.server.model_pool import ModelPool
+        from edgeai.server.make_pool import make_pool
         from edgeai.server.quiet_server import QuietServer
-    model, encoders = loading.result()
-    models = ModelPool(model, AdapterStore(home_dir()), EncoderPool(encoders))
-    server = QuietServer(server_config(create_app(models, bodies=BodyBudget.of(read_memory()))))
-    trim_heap()  # loading leaves holes
-    tidy_in_background(huge_pages=model is None or not model.tight)  # what they round up to would be missing
-    return server
+    models = make_pool(catalog, settings, loader)
+    for (name, package), loaded in zip(first.items(), loading.result(), strict=True):
+        models.residents.adopt(name, package, loaded)
+    return QuietServer(server_config(create_app(models, bodies=BodyBudget.of(read_memory()))))
 
 
-def watched(package: Package, settings: ServerSettings) -> RunMarker:
-    """Remembers how this server ends, for the next one's self-check; nothing where none is wanted."""
-    from edgeai.tuning.profile import identity
-    from edgeai.tuning.run_marker import RunMarker
+def _load_first(
+    loader: PackageLoader, packages: Sequence[Package], limits: EngineSettings | None
+) -> list[AsyncModel | AsyncEncoder]:
+    """The first with settings that are prepared, the others with what memory it leaves."""
+    return [loader.open(package, limits) for package in packages[:1]] + [loader.load(p) for p in packages[1:]]
 
-    return RunMarker(None if settings.check == "never" else home_dir(), identity(package))
+
+def _announce(catalog: Catalog, first: Packages) -> None:
+    from edgeai.device.profile import read_cpu
+    from edgeai.device.variants import unsuited
+
+    for warning in filter(None, (unsuited(package, read_cpu()) for package in first.values())):
+        say(f"warning: {warning}")
+    if first:
+        say(f"loading {' and '.join(first)} ...")
+    others = [name for name in catalog.packages() if name not in first]
+    if others:
+        say(f"loaded when asked for: {', '.join(others)}")
 
 
 def live_settings() -> list[Taker]:

@@ -69,11 +69,12 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
 
 def _health(models: ModelPool) -> dict[str, Any]:
     stats = list(models.stats().values())
-    encoding = models.encoders.stats().values()
+    encoding = models.encoder_stats().values()
     memory = worst(stats)
     return {
         "status": "ok",
-        "models": models.names(),
+        "models": models.names.all(),
+        "loaded": {resident.name: resident.summary() for resident in models.residents.current()},
         "running": sum(each.running for each in stats) + sum(each.waiting for each in encoding),
         "waiting": sum(each.waiting for each in stats),
         "memory": {"level": memory.level, "state": memory.name, "available_bytes": memory.available},
@@ -86,7 +87,7 @@ def _status(models: ModelPool, uptime: float) -> dict[str, Any]:
         "name": socket.gethostname(),
         "version": __version__,
         "uptime_seconds": round(uptime, 3),
-        "models": [{"id": name} for name in models.names()],
+        "models": [{"id": each.name, "state": models.residents.state(each.root)} for each in models.names.listed()],
         "counts": asdict(Counts.of(stats)),
         "memory": _memory(worst(stats)),
         "device": {"celsius": celsius(), "load": os.getloadavg()[0]},

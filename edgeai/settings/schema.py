@@ -10,11 +10,12 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import BeforeValidator, Field, create_model
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edgeai.config import ServerSettings, parse_size
+from edgeai.config import ServerSettings, parse_duration, parse_size
 from edgeai.errors import InvalidInput
 
 PREFIX = "EDGEAI_"
 SIZE_SUFFIX = "_bytes"  # of fields that people write as 512M
+SECONDS_SUFFIX = "_seconds"  # of fields that people write as 5m
 SEPARATOR = ","  # between the items of a list in a variable
 
 
@@ -66,6 +67,8 @@ def schema(*, strict: bool) -> type[BaseSettings]:
 def _checked(entry: dataclasses.Field[Any], kind: Any) -> Any:
     if entry.name.endswith(SIZE_SUFFIX):
         kind = Annotated[kind, BeforeValidator(_size)]
+    elif entry.name.endswith(SECONDS_SUFFIX):
+        kind = Annotated[kind, BeforeValidator(_duration)]
     elif kind == tuple[str, ...]:
         return Annotated[kind, NoDecode, BeforeValidator(_listed)]
     least = entry.metadata.get("least")
@@ -77,6 +80,13 @@ def _size(value: Any) -> Any:
         return value
     try:
         return parse_size(value)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+
+
+def _duration(value: Any) -> Any:
+    try:
+        return parse_duration(value)
     except InvalidInput as error:
         raise ValueError(str(error)) from error
 

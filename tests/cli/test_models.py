@@ -125,3 +125,14 @@ def test_card_in_three_forms(cli: Cli, installed: Package) -> None:
     for words in ("mean KL", "bytes per weight", "Apache-2.0", "What is the capital of France?", "its source"):
         assert words in text
     assert cli("card", "nothing").code == 1
+
+
+def test_aliases(cli: Cli, home: Path) -> None:
+    cli("models", "alias", "gpt-4o-mini", "tiny")
+    assert cli("models", "alias", "llama3.2:latest", "tiny:doctor", "--json").document == {
+        "aliases": {"gpt-4o-mini": "tiny", "llama3.2:latest": "tiny:doctor"}
+    }
+    assert cli("models", "alias").out == "gpt-4o-mini -> tiny\nllama3.2:latest -> tiny:doctor\n"
+    assert cli("models", "alias", "gpt-4o-mini", "--remove").out == "llama3.2:latest -> tiny:doctor\n"
+    refused = cli("models", "alias", "nothing")
+    assert (refused.code, "write ALIAS=MODEL" in refused.err) == (1, True)

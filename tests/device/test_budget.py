@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.device.budget import LEAST_CHUNK, LEAST_CONTEXT, MIB, Costs, Wishes, estimate, loaded, plan, reserve_bytes
+from edgeai.device.budget import (
+    LEAST_CHUNK,
+    LEAST_CONTEXT,
+    MIB,
+    Claim,
+    Costs,
+    Wishes,
+    estimate,
+    fixed_plan,
+    loaded,
+    plan,
+    reserve_bytes,
+    shares,
+)
 from edgeai.device.profile import Memory
 from edgeai.errors import OutOfMemory
 
@@ -127,3 +140,31 @@ def test_more_memory_is_never_worse(less: int, more: int) -> None:
     large = plan(memory(more, limit=4 * GIB), SMOLLM, WISHES)
     assert (large.rows, large.chunk) >= (small.rows, small.chunk)
     assert large.kv_bytes + large.scratch >= small.kv_bytes + small.scratch
+
+
+claims = st.lists(st.builds(Claim, st.integers(1, 1 << 18), st.integers(1 << 20, 1 << 34)), min_size=1, max_size=6)
+
+
+@given(st.integers(-(1 << 30), 1 << 36), claims)
+def test_shares_are_within_the_room_but_for_the_least(room: int, claims: list[Claim]) -> None:
+    given_shares = shares(room, claims)
+    least = [min(claim.most, LEAST_CONTEXT * claim.token) for claim in claims]
+    assert all(low <= share <= claim.most for low, share, claim in zip(least, given_shares, claims, strict=True))
+    assert sum(given_shares) <= max(room, 0) + sum(least)
+    if room >= sum(claim.most for claim in claims):
+        assert given_shares == [claim.most for claim in claims]
+
+
+def test_all_models_get_the_same_number_of_tokens_and_what_one_cannot_use_goes_to_the_others() -> None:
+    small, large = Claim(1000, 10**9), Claim(3000, 10**9)
+    assert shares(40_000_000, [small, large]) == [10_000_000, 30_000_000]
+    assert shares(40_000_000, [large, Claim(1000, 4_000_000)]) == [36_000_000, 4_000_000]
+    assert shares(0, [small, large]) == [LEAST_CONTEXT * 1000, LEAST_CONTEXT * 3000]
+
+
+def test_a_model_without_a_cache() -> None:
+    costs = estimate(weights=24_000_000, hidden=384, vocab=30522, token=0, draft=0)
+    needed = fixed_plan(memory(GIB), costs, 50 * MIB)
+    assert 24_000_000 < needed < 200 * MIB
+    with pytest.raises(OutOfMemory, match="more memory"):
+        fixed_plan(memory(needed), costs, 50 * MIB)

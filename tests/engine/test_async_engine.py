@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,7 @@ from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.terms import Terms
 from edgeai.errors import ContextLengthExceeded, DeadlineExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
 from tests.fixtures.patience import PATIENCE
+from tests.fixtures.weather import Weather
 
 SETTINGS = EngineSettings(threads=1, max_rows=3, max_queue=2, block_tokens=8, chunk_tokens=32, kv_budget_bytes=2 << 20)
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
@@ -265,3 +269,23 @@ def test_a_listener_that_is_gone_is_no_failure(run) -> None:
         await until(lambda: idle(engine))
 
     run(scenario)
+
+
+def test_what_is_closed_leaves_memory_without_the_garbage_collector(tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    """A server freezes what it has at its start, and so cycles would stay for ever."""
+
+    async def live() -> weakref.ref[Any]:
+        governor = Weather([]).governor(1 << 20)
+        engine = AsyncEngine(Engine(tiny_graph, tiny_shape, EngineSettings(threads=1), governor=governor))
+        async for _ in engine.generate([5, 6, 7], SamplingParams(max_tokens=3)):
+            pass
+        runner = weakref.ref(engine._engine.runner)
+        await engine.close()
+        return runner
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(live())() is None
+    finally:
+        gc.enable()

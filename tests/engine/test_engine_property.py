@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -32,6 +32,7 @@ from tests.fixtures.weather import Weather
 
 SETTINGS = EngineSettings(threads=1, max_rows=4, block_tokens=8, chunk_tokens=24, kv_budget_bytes=1 << 20)
 RESERVE_TOKENS = 256  # the memory that is to stay free, in tokens of KV cache
+SHARE_STEPS = 5
 PREFIXES = [tuple(range(2, 2 + n)) for n in (0, 9, 40)]  # shared beginnings, so that the prefix cache has work
 
 ADAPTERS: dict[str, Adapter | None] = {
@@ -142,21 +143,23 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     drafts=st.sampled_from([0, 3, 10]),
     damaged=st.none() | st.sets(st.integers(0, 20)),
     spells=st.none() | st.lists(st.tuples(st.integers(0, 10), st.integers(1, 12)), max_size=8),
+    shares=st.lists(st.integers(0, 8), max_size=6),
 )
 def test_equals_the_naive_loop(
-    naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells
+    naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells, shares
 ) -> None:
     """Requests of two clients and two classes join at given steps, with one adapter or another, under a grammar or
     free; some are cancelled, some have deadlines; a small budget forces preemption and eviction. With `damaged`, all of
     it happens again after a restart, over a store with some blocks damaged. With `spells` (eighths of the reserve that
-    are left, and for how long) memory becomes scarce meanwhile, now and then.
+    are left, and for how long) memory becomes scarce meanwhile, now and then; and every few steps other models leave it
+    another one of `shares` (eighths of its budget).
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
 
     def live(store: BlockStore | None) -> None:
         engine = engine_with(graph, shape, budget, cache=cache, drafts=drafts, store=store, spells=spells)
-        check(naive, schedule, run_schedule(engine, schedule))
+        check(naive, schedule, run_schedule(engine, schedule, shares))
 
     if damaged is None:
         live(None)
@@ -171,13 +174,15 @@ def test_equals_the_naive_loop(
                     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
-def run_schedule(engine: Engine, schedule) -> dict[str, list[int]]:
+def run_schedule(engine: Engine, schedule, shares: Sequence[int] = ()) -> dict[str, list[int]]:
     """Tokens of each request. One that is refused for memory comes back until it is cancelled or late."""
     outputs: dict[str, list[int]] = {str(i): [] for i in range(len(schedule))}
     coming, running = set(range(len(schedule))), set()
     step = 0
     engine.admission._clock = lambda: float(step)
     while running or coming:
+        if shares and step % SHARE_STEPS == 0:
+            engine.memory.share(engine.settings.kv_budget_bytes * shares[step // SHARE_STEPS % len(shares)] // 8)
         for i, job in enumerate(schedule):
             if i in coming and job.joins <= step:
                 params = SamplingParams(max_tokens=job.max_tokens, temperature=0, grammar=job.grammar)

@@ -210,3 +210,25 @@ def test_the_budget_is_what_is_left_when_the_model_has_run(
     left = Memory(total=1 << 30, available=24 * MIB, limit=64 * MIB)
     with pytest.raises(OutOfMemory, match="24 MiB of the 64 MiB"):
         Engine(tiny_graph, tiny_shape, tight)
+
+
+def test_a_smaller_share_is_obeyed_at_once_and_one_request_alone_still_gets_on(engine: Engine) -> None:
+    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+
+    def answers(names: str) -> dict[str, list[int]]:
+        for name in names:
+            engine.add(name, PROMPT, params)
+        tokens: dict[str, list[int]] = {name: [] for name in names}
+        while engine.has_work:
+            for name, output in engine.step():
+                tokens[name].append(output.token_id)
+        return tokens
+
+    expected = answers("ab")
+    assert engine.cache.used_bytes
+    engine.memory.share(1)
+    assert engine.cache.used_bytes == 0
+    assert engine.stats().kv_budget_bytes == 1
+    assert answers("cd") == {"c": expected["a"], "d": expected["b"]}
+    engine.memory.share(1 << 40)
+    assert engine.stats().kv_budget_bytes == SETTINGS.kv_budget_bytes

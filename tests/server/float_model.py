@@ -16,21 +16,21 @@ from tests.fixtures.gguf_files import Entry, tiny_llama
 CONTEXT = 1024
 
 
-def float_package(folder: Path) -> Package:
-    """Build it into `folder`."""
+def float_package(folder: Path, name: str = "tiny", *, seed: int = 0) -> Package:
+    """Build it into `folder`; other seeds give other answers."""
     model = tiny_llama("F32")
     model.metadata["llama.context_length"] = CONTEXT
-    model.metadata["general.name"] = "tiny"
-    model.tensors = [_decisive(entry) for entry in model.tensors]
-    source = folder / "tiny.gguf"
+    model.metadata["general.name"] = name
+    model.tensors = [_decisive(entry, seed) for entry in model.tensors]
+    source = folder / f"{name}.gguf"
     source.write_bytes(model.to_bytes())
-    report = build_package(str(source), out=folder / "tiny", home=folder / "home", cache=folder / "cache")
+    report = build_package(str(source), out=folder / name, home=folder / "home", cache=folder / "cache")
     return Package.open(report.package)
 
 
-def _decisive(entry: Entry) -> Entry:
+def _decisive(entry: Entry, seed: int) -> Entry:
     """Weights large enough that logits are far apart: near-ties would be decided by rounding."""
-    rng = np.random.default_rng(sum(entry.name.encode()))
+    rng = np.random.default_rng(sum(entry.name.encode()) + seed)
     if len(entry.shape) == 1:
         values = rng.uniform(0.8, 1.2, entry.shape)
     else:

@@ -10,12 +10,15 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from edgeai.config import ServerSettings
 from edgeai.server.app import create_app
 from edgeai.server.listening import listen
-from edgeai.server.model_pool import ModelPool
+from edgeai.server.loading import PackageLoader
+from edgeai.server.pool.catalog import at_start, decoders, open_catalog
 from edgeai.server.quiet_server import QuietServer
-from edgeai.server.serve import server_config
+from edgeai.server.serve import make_server, server_config
 from tests.fixtures.patience import PATIENCE, eventually
+from tests.server.pools import pool_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Served:
 def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options: Any) -> Iterator[Served]:
     """Serve `model` until the block ends."""
     listener = listen("127.0.0.1", 0)
-    server = QuietServer(server_config(app or create_app(ModelPool(model), **options), grace=grace))
+    server = QuietServer(server_config(app or create_app(pool_of(model), **options), grace=grace))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", model, server)
@@ -47,3 +50,20 @@ def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options
         thread.join(timeout=grace + PATIENCE)
         listener.close()
         assert not thread.is_alive()
+
+
+@contextmanager
+def serving_all(settings: ServerSettings) -> Iterator[str]:
+    """Serve what these settings mean, as `edgeai serve` does; the address."""
+    catalog = open_catalog(settings)
+    first = at_start(catalog, settings)
+    with listen("127.0.0.1", 0) as listener, PackageLoader(settings, print, lambda: decoders(catalog)) as loader:
+        server = make_server(catalog, first, settings, loader)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=PATIENCE)
+            assert not thread.is_alive()

@@ -17,9 +17,9 @@ from edgeai.model import AsyncModel
 from edgeai.package.adapters import AdapterStore
 from edgeai.package.package import Package
 from edgeai.server.app import create_app
-from edgeai.server.model_pool import ModelPool
 from tests.fixtures.peft import EVERY, gguf_shapes, tensors_of, write_adapter
 from tests.server.float_model import float_package
+from tests.server.pools import pool_of
 from tests.server.serving import serving
 
 MODELS = ("tiny", "tiny:one", "tiny:two")
@@ -48,7 +48,7 @@ class Clinic:
 @pytest.fixture
 def clinic(tmp_path: Path, tiny_base: Package) -> Iterator[Clinic]:
     model = AsyncModel.load(tiny_base, EngineSettings(threads=1, max_rows=6, kv_budget_bytes=1 << 27))
-    app = create_app(ModelPool(model, AdapterStore(tmp_path)))
+    app = create_app(pool_of(model, adapters=AdapterStore(tmp_path)))
     with (
         serving(model, app=app) as served,
         openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client,

@@ -277,7 +277,7 @@ def test_metrics_count_what_happened(client: openai.OpenAI, served: Served) -> N
 
 def test_health_and_schema(served: Served) -> None:
     assert patience.get(f"{served.url}/health").json() == {
-        "status": "ok", "models": ["tiny"], "running": 0, "waiting": 0,
+        "status": "ok", "models": ["tiny"], "running": 0, "waiting": 0, "loaded": {"tiny": ANY},
         "memory": {"level": 0, "state": "normal", "available_bytes": ANY},
     }  # fmt: skip
     assert httpx.head(f"{served.url}/health").status_code == 200

@@ -18,10 +18,9 @@ from edgeai.encoder.async_encoder import AsyncEncoder
 from edgeai.encoder.encoder import Encoder
 from edgeai.package.package import Package
 from edgeai.server.app import create_app
-from edgeai.server.encoder_pool import EncoderPool
-from edgeai.server.model_pool import ModelPool
 from tests.fixtures import patience
 from tests.fixtures.encoders import CLS, SEP, WIDTH, encoder_package, words
+from tests.server.pools import pool_of
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, serving
 
@@ -47,7 +46,7 @@ def served(folder: Path) -> Iterator[Served]:
     packages = [Package.open(folder / name) for name in ("tiny-embedder", "tiny-reranker")]
     encoders = [AsyncEncoder.load(package, threads=1) for package in packages]
     model = ScriptedModel(Script(text="hello"))
-    app = create_app(ModelPool(model, encoders=EncoderPool(encoders)))
+    app = create_app(pool_of(model, encoders))
     with serving(model, app=app) as running:
         yield running
 
@@ -237,7 +236,7 @@ def test_a_server_without_encoders_says_so() -> None:
 
 def test_a_server_with_encoders_only(folder: Path) -> None:
     encoder = AsyncEncoder.load(Package.open(folder / "tiny-embedder"), threads=1)
-    with serving(None, app=create_app(ModelPool(None, encoders=EncoderPool([encoder])))) as served:
+    with serving(None, app=create_app(pool_of(None, [encoder]))) as served:
         assert post(served, "/v1/embeddings", input="w1").status_code == 200
         status, said, _ = error(post(served, "/v1/chat/completions", messages=HELLO))
         assert (status, "this server has no language model" in said) == (404, True)

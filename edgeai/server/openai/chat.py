@@ -44,7 +44,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         arrived = time.perf_counter()
         terms = terms_of(request, body)
-        model = await models.find(body.model)
+        model = await models.find(body.model, request, body.keep_alive)
         if body.top_logprobs is not None and not body.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true", param="top_logprobs")
         include_usage = check_stream_options(body)

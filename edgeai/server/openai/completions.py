@@ -34,7 +34,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         arrived = time.perf_counter()
         terms = terms_of(request, body)
-        model = await models.find(body.model)
+        model = await models.find(body.model, request, body.keep_alive)
         check_supported(body)
         include_usage = check_stream_options(body)
         prompts = [await encode_prompt(model, prompt) for prompt in body.prompt]

@@ -33,7 +33,7 @@ def router(models: ModelPool) -> APIRouter:
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         from edgeai.encoder.pooling import check_dimensions, shortened
 
-        model = models.encoder(body.model, "embedding")
+        model = await models.encoder(body.model, "embedding", request, body.keep_alive)
         info = model.encoder.info
         check_dimensions(body.dimensions, info.dimension)
         sequences = await asyncio.to_thread(encode_inputs, model, body)

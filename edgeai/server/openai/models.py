@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.pool.names import Listed
 
 
 def router(models: ModelPool) -> APIRouter:
@@ -15,28 +16,30 @@ def router(models: ModelPool) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        parents = models.parents()
-        return {"object": "list", "data": [_model(models, name, parents.get(name)) for name in models.names()]}
+        return {"object": "list", "data": [_model(models, listed) for listed in models.names.listed()]}
 
     @routes.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
-        parent = models.parents().get(name)
-        return _model(models, name if name in models.names() else models.get(name).name, parent)
+        return _model(models, models.names.get(name))
 
     return routes
 
 
-def _model(models: ModelPool, name: str, parent: str | None) -> dict[str, Any]:
-    """OpenAI's fields, and vLLM's: the longest context in tokens, and of an adapter its base; and its kind."""
-    root = parent or name
-    encoder = models.encoders.all().get(name)
+def _model(models: ModelPool, listed: Listed) -> dict[str, Any]:
+    """OpenAI's fields, and vLLM's: the longest context in tokens, and of an adapter its base; and edgeai's own.
+
+    `state` is "available" for what is loaded when it is asked for; its context may then turn out shorter.
+    """
     return {
-        "id": name,
+        "id": listed.name,
         "object": "model",
         "created": models.created,
         "owned_by": "edgeai",
-        "root": root,
-        "parent": parent,
-        "kind": "decoder" if encoder is None else encoder.kind,
-        "max_model_len": models.get(root).context_length if encoder is None else encoder.encoder.max_length,
+        "root": listed.root,
+        "parent": listed.parent,
+        "kind": listed.package.manifest.kind,
+        "max_model_len": models.context_length(listed),
+        "state": models.residents.state(listed.root),
+        "pinned": models.residents.is_pinned(listed.root),
+        "size": listed.package.size_bytes,
     }
