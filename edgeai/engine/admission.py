@@ -47,10 +47,12 @@ class Admission:
 
     def overdue(self) -> list[tuple[Sequence, DeadlineExceeded]]:
         """Requests that have no token yet and cannot have one in time any more, with what to tell them."""
+        last_moments = [
+            *((each, each.latest_start) for each in self._scheduler.waiting),
+            *((each, each.terms.deadline) for each in self._scheduler.reading),
+        ]
         now = self._clock()
-        late = [each for each in self._scheduler.waiting if each.fresh and now > (each.latest_start or math.inf)]
-        reading = self._scheduler.reading
-        late += [each for each in reading if each.fresh and now > (each.terms.deadline or math.inf)]
+        late = [each for each, moment in last_moments if each.fresh and moment is not None and now > moment]
         return [(sequence, self._late(sequence)) for sequence in late]
 
     def must_end(self, sequence: Sequence) -> bool:
