@@ -14,7 +14,7 @@ from edgeai.engine.request import SamplingParams
 from edgeai.model import Model, default_settings
 from edgeai.package.package import Package
 
-PROMPT = 4000
+PROMPT = 2000
 ENDLESS = SamplingParams(max_tokens=4096, temperature=0, ignore_eos=True)
 
 
