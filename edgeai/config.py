@@ -113,6 +113,19 @@ class ServerSettings:
     latency_ms: float = setting(250.0, least=1, most=3_600_000)  # between an answer's tokens, while prompts are read
     profile: bool = True  # whether settings that were tuned for this machine are used
     check: CheckMode = "changed"  # when a child process tries the settings before the server uses them
+    auth: bool | None = None  # whether clients need an API key; None: unless only this machine can reach the server
+    tls: Literal["off", "self-signed"] = "off"
+    tls_cert: str | None = None  # files in PEM: a certificate with its chain, and its key; they win over `tls`
+    tls_key: str | None = None
+    hostname: tuple[str, ...] = setting((), live=True)  # names that clients may call the server by, beside its own
+    cors_origin: tuple[str, ...] = setting((), live=True)  # origins of web pages elsewhere that may ask; "*": all
+    requests_per_minute: int | None = setting(None, least=1, live=True)  # of a key or address without its own limit
+    tokens_per_day: int | None = setting(None, least=1, live=True)
+    max_connections: int = setting(256, least=1, most=100_000, live=True)
+    connections_per_address: int = setting(64, least=1, most=100_000, live=True)  # not of this machine itself
+    head_seconds: float = setting(20.0, least=0.1, most=3600, live=True)  # for a request's head to come
+    body_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for its body, beside a second per KiB
+    stall_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for a client that does not read on
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", live=True)
 
     def __post_init__(self) -> None:

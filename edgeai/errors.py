@@ -3,15 +3,19 @@
     EdgeaiError
     ├── InvalidInput            400  a value the caller can correct
     │   └── ContextLengthExceeded    the prompt does not fit the model's context
+    ├── Unauthorized            401  no API key, or one that is not known
+    ├── Forbidden               403  a request that this client or web page may not make
     ├── NotFound                404  no such model, package or recipe
     ├── LicenceNotAccepted      403  weights under terms that the user has to accept first
     ├── SourceError             422  weights that cannot be read as they are
     │   └── UnsupportedModel         readable, but of a kind edgeai does not know
     ├── PackageError            500  a model package that is damaged or does not match its manifest
+    ├── StateDamaged            500  a file of the server's own that cannot be read as it is
     ├── TrialFailed             500  settings with which a child process died, hung or could not load the model
     ├── ValidationFailed        500  a build that does not reproduce its source
     ├── Overloaded              503  try again after `retry_after` seconds
     │   └── TooManyRequests     429  of one client; others are served
+    │       └── LimitReached         as much as it may ask for in a minute or a day
     ├── DeadlineExceeded        504  no answer in the time that the request allows
     ├── OutOfMemory             507  the request or model does not fit the memory budget
     └── OutOfDisk               507  no room to write
@@ -50,6 +54,18 @@ class ContextLengthExceeded(InvalidInput):
     """The prompt (and the tokens asked for) do not fit the model's context."""
 
 
+class Unauthorized(EdgeaiError):
+    """The request has no API key, or one that is not known (any more)."""
+
+    status = 401
+
+
+class Forbidden(EdgeaiError):
+    """A request that this client, or the web page that sends it, may not make."""
+
+    status = 403
+
+
 class NotFound(EdgeaiError):
     """No such model, package or recipe."""
 
@@ -76,6 +92,10 @@ class PackageError(EdgeaiError):
     """A model package that is damaged or does not match its manifest."""
 
 
+class StateDamaged(EdgeaiError):
+    """A file of the server's own that cannot be read as it is."""
+
+
 class TrialFailed(EdgeaiError):
     """Settings with which a child process died, hung, or could not load the model. The message is what was seen."""
 
@@ -98,6 +118,14 @@ class TooManyRequests(Overloaded):
     """One client has too many requests that wait."""
 
     status = 429
+
+
+class LimitReached(TooManyRequests):
+    """As much as one client may ask for. `lasting`: it should not wait for more by itself."""
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: int, lasting: bool = False) -> None:
+        super().__init__(message, hint, retry_after=retry_after)
+        self.lasting = lasting
 
 
 class DeadlineExceeded(EdgeaiError):

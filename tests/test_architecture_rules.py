@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"memory_plan"},
     {"build", "engine"},
     {"architectures", "device", "discovery", "encoder"},
-    {"sources"},
+    {"sources", "keys"},
     {"package", "settings", "grammar"},
     {"onnx_session", "text", "config", "exporter"},
     {"recipe", "progress"},

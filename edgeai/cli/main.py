@@ -21,6 +21,7 @@ from edgeai.cli import (
     encode,
     evaluate,
     fetch,
+    keys,
     models,
     recipes,
     run,
@@ -55,6 +56,7 @@ app.command()(encode.rerank)
 app.command()(serve.serve)
 app.add_typer(config.app, name="config")
 app.command()(discover.discover)
+app.add_typer(keys.app, name="keys")
 app.command()(bench.bench)
 app.command()(tune.tune)
 app.command()(card.card)

@@ -78,6 +78,28 @@ def serve(
     kv_writes: Annotated[
         str | None, typer.Option(help="Most of them to write in a day, 2GiB by default: SD cards wear.")
     ] = None,
+    auth: Annotated[
+        bool | None,
+        typer.Option("--auth/--no-auth", help="Whether clients need an API key; by default if others can reach it."),
+    ] = None,
+    tls: Annotated[
+        Literal["off", "self-signed"] | None,
+        typer.Option(help="self-signed: HTTPS by a certificate made here."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(help="HTTPS by this certificate, a PEM file with its chain; needs --tls-key.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The key of --tls-cert, a PEM file.")] = None,
+    hostname: Annotated[
+        list[str] | None, typer.Option(help="A name that clients may call this server by, beside its own.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin of web pages elsewhere that may ask, such as https://example.org.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="Of a key, or address without keys, that has no limit of its own.")
+    ] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(help="The same of tokens, read and written.")] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="The least that is logged.")
     ] = None,

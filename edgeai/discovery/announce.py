@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,9 +13,9 @@ from zeroconf import AddressResolver, ServiceInfo, Zeroconf  # type: ignore[attr
 from zeroconf import Error as ZeroconfError
 
 from edgeai.discovery.addresses import AddressWatch, is_wildcard, network_addresses
+from edgeai.discovery.names import LABEL, host_label
 
 SERVICES = ("_edgeai._tcp.local.", "_http._tcp.local.")
-LABEL = 63  # bytes of one label of a DNS name
 SETTLE_SECONDS = 1.0  # addresses of one network come one after the other
 NAMES = 50  # how many boards of one name are told apart
 
@@ -37,12 +36,6 @@ class Announcement:
         """Of a server that listens on `host`; without a `name` the machine's own."""
         addresses = None if is_wildcard(host) else (host,)
         return cls(host_label(name or socket.gethostname()), port, addresses, properties)
-
-
-def host_label(name: str) -> str:
-    """`name` as one label of a host name (RFC 1123): "Clinic No. 2" becomes "clinic-no-2"."""
-    label = re.sub(r"[^a-z0-9]+", "-", name.partition(".local")[0].lower()).strip("-")
-    return label[:LABEL].rstrip("-") or "edgeai"
 
 
 @contextmanager

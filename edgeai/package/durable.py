@@ -33,17 +33,18 @@ Chunk = bytes | bytearray | memoryview
 Data = Chunk | Iterable[Chunk]
 
 
-def write_file(path: Path, data: Data, *, size: int | None = None) -> int:
+def write_file(path: Path, data: Data, *, size: int | None = None, mode: int = 0o644) -> int:
     """Replace `path` by `data`, whole or in chunks, and return the number of bytes written.
 
-    `size` is how many bytes are expected, for the message of the `OutOfDisk` that a full disk raises.
+    `mode` says who may read it; nobody else ever could. `size` is how many bytes are expected, for the message of the
+    `OutOfDisk` that a full disk raises.
     """
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             written = write_chunks(file, data, path, size=size)
             temporary.rename(path)
     except BaseException:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeai.config import ServerSettings
 
 
-def announcing(settings: ServerSettings, listener: socket.socket) -> AbstractContextManager[None]:
+def announcing(settings: ServerSettings, listener: socket.socket, *, tls: bool = False) -> AbstractContextManager[None]:
     """Announce the server while the block runs, if its settings want that, or say nothing and others can reach it."""
     host, port = listener.getsockname()[:2]
     wanted = settings.announce if settings.announce is not None else not ipaddress.ip_address(host).is_loopback
@@ -23,4 +23,4 @@ def announcing(settings: ServerSettings, listener: socket.socket) -> AbstractCon
     from edgeai.discovery.announce import Announcement
     from edgeai.discovery.announce import announcing as announce
 
-    return announce(Announcement.of(settings.name, host, port, {"version": __version__}))
+    return announce(Announcement.of(settings.name, host, port, {"version": __version__, "tls": "1" if tls else "0"}))

@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from edgeai import __version__
+from edgeai.config import ServerSettings
 from edgeai.server import errors, rerank, status
 from edgeai.server.body_budget import BodyBudget
+from edgeai.server.guard import Guard
 from edgeai.server.held import Held
 from edgeai.server.metrics import Metrics
 from edgeai.server.middleware import Gate
@@ -29,19 +31,20 @@ _NO_TELEMETRY: Any = {
 }
 
 
-def create_app(models: ModelPool, *, bodies: BodyBudget | None = None) -> FastAPI:
+def create_app(models: ModelPool, *, guard: Guard | None = None, bodies: BodyBudget | None = None) -> FastAPI:
     """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off."""
     metrics = Metrics(models)
+    guard = guard or Guard.of(ServerSettings())
     app = FastAPI(
         title="edgeai",
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        lifespan=_closing(models),
+        lifespan=_closing(models, guard),
         telemetry=_NO_TELEMETRY,
     )
     app.add_middleware(Held)
-    app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget())
+    app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget(), guard=guard)
     errors.install(app)
     for router in (
         chat.router(models, metrics),
@@ -56,12 +59,13 @@ def create_app(models: ModelPool, *, bodies: BodyBudget | None = None) -> FastAP
     return app
 
 
-def _closing(models: ModelPool) -> Any:
+def _closing(models: ModelPool, guard: Guard) -> Any:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
             await models.close()
+            guard.authenticator.close()
 
     return lifespan

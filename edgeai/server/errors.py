@@ -17,11 +17,15 @@ from edgeai.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
     EdgeaiError,
+    Forbidden,
     InvalidInput,
+    LimitReached,
     NotFound,
     OutOfMemory,
     Overloaded,
+    StateDamaged,
     TooManyRequests,
+    Unauthorized,
 )
 
 CLIENT_LEFT = 499  # as nginx logs it; nobody receives it
@@ -31,6 +35,8 @@ log = logging.getLogger("edgeai.server")
 _CODES: tuple[tuple[type[EdgeaiError], str], ...] = (
     (ContextLengthExceeded, "context_length_exceeded"),
     (InvalidInput, "invalid_value"),
+    (Unauthorized, "invalid_api_key"),
+    (Forbidden, "forbidden"),
     (NotFound, "model_not_found"),
     (TooManyRequests, "rate_limit_exceeded"),
     (Overloaded, "overloaded"),
@@ -41,7 +47,10 @@ _HTTP_CODES = {
     400: "invalid_json",
     404: "unknown_url",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "request_too_large",
+    414: "request_too_large",
+    431: "request_too_large",
     415: "unsupported_media_type",
     503: "overloaded",
 }
@@ -59,8 +68,8 @@ def _clean(text: str) -> str:
 
 
 def describe(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and body for any error; what nobody foresaw is logged, and its text stays here."""
-    if isinstance(error, EdgeaiError):
+    """Status and body for any error; what nobody foresaw, and what is not clients' business, stays in the log."""
+    if isinstance(error, EdgeaiError) and not isinstance(error, StateDamaged):
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal_error")
         param = "model" if isinstance(error, NotFound) else getattr(error, "param", None)
         return error.status, error_body(error.status, str(error), param=param, code=code)
@@ -75,11 +84,12 @@ def error_response(error: Exception) -> JSONResponse:
 
 
 def _headers(error: Exception) -> dict[str, str]:
-    if isinstance(error, Overloaded):
-        return {"retry-after": str(error.retry_after)}
-    if isinstance(error, DeadlineExceeded):
-        return {"x-should-retry": "false"}  # OpenAI's clients would try again, and be as late
-    return {}
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": "Bearer"}
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else {}
+    if isinstance(error, DeadlineExceeded) or (isinstance(error, LimitReached) and error.lasting):
+        headers["x-should-retry"] = "false"  # OpenAI's clients would try again, in vain
+    return headers
 
 
 def http_error_response(error: HTTPException, method: str, path: str) -> JSONResponse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeai.errors import InvalidInput
+from edgeai.server.admission import CountedListener
 
 if TYPE_CHECKING:
     from edgeai.package.manifest import Kind
@@ -19,28 +21,38 @@ TRIALS: Mapping[Kind, tuple[str, str]] = {
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> CountedListener:
     """A socket that listens there; port 0 takes a free one. Raises `InvalidInput`."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=512)
+        return CountedListener(socket.create_server(address[:2], family=family, backlog=512))
     except OSError as error:
         reason = error.strerror or error
         hint = "choose another --port or --host"
         raise InvalidInput(f"cannot listen on {host} port {port}: {reason}", hint, param="port") from error
 
 
-def welcome(listener: socket.socket, model: str, kind: Kind = "decoder") -> str:
-    """What to open, and a command to try."""
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a numeric address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def welcome(
+    listener: socket.socket, model: str, kind: Kind = "decoder", *, auth: bool = False, fingerprint: str | None = None
+) -> str:
+    """What to open, and a command to try; `fingerprint` is of the certificate if there is one."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    url = f"http://{shown}:{port}"
+    url = f"{'https' if fingerprint else 'http'}://{shown}:{port}"
     path, body = TRIALS[kind]
     page = f"Open {url}/ in a browser, or try:" if kind == "decoder" else "Try:"
+    header, key = (" -H 'Authorization: Bearer KEY'", "your key") if auth else ("", "any key")
     lines = [
         f"{model} is ready. {page}",
-        f"  curl {url}{path} -H 'Content-Type: application/json' \\",
+        f"  curl {url}{path} -H 'Content-Type: application/json'{header} \\",
         f"    -d '{body}'",
-        f"OpenAI clients: base_url {url}/v1 and any key. Ctrl-C stops.",
+        f"OpenAI clients: base_url {url}/v1 and {key}. Ctrl-C stops.",
     ]
+    if fingerprint:
+        lines.insert(-1, f"The certificate's SHA-256 is {fingerprint}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Around every request: limits before it, counts and one log line after it, an honest answer when the server stops."""
+"""Around every request: the guard and limits before it, counts and one log line after it, an honest answer always."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeai.errors import Overloaded
+from edgeai.server.auth import Client
 from edgeai.server.body_budget import BodyBudget
+from edgeai.server.browsers import SECURITY_HEADERS
 from edgeai.server.errors import error_response, http_error_response
+from edgeai.server.guard import Guard
 from edgeai.server.metrics import Metrics
+from edgeai.server.request_limits import check_brackets, check_head
 
 log = logging.getLogger("edgeai.server")
+
+SLOWEST_BODY = 1024  # bytes in a second that a body may take, beside the time that every body has
 
 
 class Gate:
     """The outermost layer. It looks at heads and sizes only, never at what a prompt says."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, bodies: BodyBudget) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, bodies: BodyBudget, guard: Guard) -> None:
         self._app = app
         self._metrics = metrics
         self._bodies = bodies
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -34,15 +41,22 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        exchange = _Exchange(scope, receive, send, self._bodies)
+        exchange = _Exchange(scope, receive, send, self._bodies, self._guard.settings.body_seconds)
         try:
             await self._answer(exchange)
         finally:
             exchange.close()
             self._note(scope, exchange, time.perf_counter() - started)
+            self._count_tokens(scope, exchange.client)
 
     async def _answer(self, exchange: _Exchange) -> None:
         try:
+            exchange.client = self._guard.look(exchange.scope, exchange.headers, exchange.told)
+            if exchange.client is None:
+                await exchange.reply(Response(status_code=204))
+                return
+            if exchange.client.has_key:
+                exchange.scope["state"]["client"] = exchange.client.id
             exchange.check_head()
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except HTTPException as refused:
@@ -66,42 +80,60 @@ class Gate:
         tokens = f" {usage.prompt}+{usage.completion} tokens" if usage else ""
         log.info("%s %s %d %.3f s%s", scope["method"], route, status, seconds, tokens)
 
+    def _count_tokens(self, scope: Scope, client: Client | None) -> None:
+        usage = scope["state"].get("usage")
+        if client is None or usage is None:
+            return
+        if write := self._guard.authenticator.used(client, usage.prompt + usage.completion):
+            asyncio.get_running_loop().run_in_executor(None, write)
+
 
 class _Exchange:
     """One request and its answer, as they pass."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget, body_seconds: float) -> None:
         self.scope = scope
+        self.headers = Headers(scope=scope)
         self.status = 0  # until the answer has begun
+        self.client: Client | None = None
+        self.told: dict[str, str] = {}  # headers for the answer, whatever it is
         self._receive = receive
         self._send = send
         self._bodies = bodies
         self._received = 0
+        self._brackets = 0
+        self._more = True  # of the body is to come
+        self._began = asyncio.get_running_loop().time()
+        self._body_seconds = body_seconds
         scope.setdefault("state", {})
 
     def check_head(self) -> None:
-        """Refuse bodies that are too large or not JSON.
-
-        The content type matters for safety: a web page elsewhere may send forms and plain text to a server on this
-        network without asking, but not JSON.
-        """
-        headers = Headers(scope=self.scope)
-        length = headers.get("content-length", "0")
+        """Refuse bodies that are too large or not JSON, and heads without measure. Raises `HTTPException`."""
+        check_head(self.scope, self.headers)
+        length = self.headers.get("content-length", "0")
         if length.isdecimal():
             self._bodies.check(int(length))
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if self.scope["method"] == "POST" and kind != "application/json":
-            detail = f"the content type is {kind or 'missing'}, but must be application/json"
-            raise HTTPException(415, detail)
 
     async def receive(self) -> Message:
         """Pass on the next part of the body, counting."""
-        message = await self._receive()
-        size = len(message.get("body", b""))
+        message = await (self._next_part() if self._more else self._receive())
+        self._more = message.get("more_body", False)
+        body = message.get("body", b"")
+        size = len(body)
         self._bodies.check(size, self._received)
+        self._brackets = check_brackets(body, self._brackets)
         self._bodies.take(size)
         self._received += size
         return message
+
+    async def _next_part(self) -> Message:
+        """The next part of the body, before its time is over."""
+        seconds = self._body_seconds + self._received / SLOWEST_BODY
+        try:
+            async with asyncio.timeout_at(self._began + seconds):
+                return await self._receive()
+        except TimeoutError as late:
+            raise HTTPException(408, "the body did not come in time", {"connection": "close"}) from late
 
     def close(self) -> None:
         """The request is over, and what it brought is no longer needed."""
@@ -112,8 +144,10 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["x-content-type-options"] = "nosniff"
             headers["date"] = formatdate(usegmt=True)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers.update(self.told)
         await self._send(message)
 
     async def reply(self, response: Response) -> None:

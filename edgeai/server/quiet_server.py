@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import uvicorn
+
+from edgeai.config import ServerSettings
+from edgeai.server.admission import Admission, CountedListener
 
 
 class QuietServer(uvicorn.Server):
@@ -15,7 +19,9 @@ class QuietServer(uvicorn.Server):
     answers. Limits on the number of requests and notifications by a callback are uvicorn's tick as well: not here.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, admission: Admission | None = None) -> None:
+        """`admission` counts the connections."""
+        self.admission = admission or Admission(ServerSettings())
         self._stopping = False
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -34,6 +40,13 @@ class QuietServer(uvicorn.Server):
         loop = self._loop
         if value and loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._woken.set)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on these listening sockets, which are the server's from now on."""
+        counted = [each if isinstance(each, CountedListener) else CountedListener(each) for each in sockets or []]
+        for listener in counted:
+            listener.admission = self.admission
+        return super().run([*counted])
 
     def hang_up(self) -> None:
         """Call `on_hangup` as soon as the server runs, from its loop; for handlers of signals."""

@@ -12,26 +12,22 @@ from typing import TYPE_CHECKING
 from edgeai.config import ServerSettings, home_dir
 from edgeai.package.aliases import parse_aliases
 from edgeai.server.announcing import announcing
+from edgeai.server.first_key import prepare_keys, wants_keys
 from edgeai.server.listening import listen, welcome
 from edgeai.server.loading import PackageLoader
-from edgeai.server.logs import log_to_stderr, set_level
+from edgeai.server.logs import log_to_stderr
 from edgeai.server.pool.catalog import Catalog, Packages, at_start, decoders, first_kind, open_catalog
-from edgeai.server.reload import Reader, Reloader, Taker
+from edgeai.server.reload import Reader
 from edgeai.server.signals import StopSignals, on_hangup
+from edgeai.server.tls import Tls, open_tls
 from edgeai.tuning.runtime_check import ensure_runtime
 
 if TYPE_CHECKING:
-    import uvicorn
-    from fastapi import FastAPI
-
     from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.engine.config import EngineSettings
     from edgeai.model import AsyncModel
     from edgeai.package.package import Package
     from edgeai.server.quiet_server import QuietServer
-
-GRACE_SECONDS = 30  # for running requests, once the server is told to stop
-IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
 
 
 def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
@@ -42,6 +38,7 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
     are written later, for SIGHUP.
     """
     with listen(settings.host, settings.port) as listener:
+        address = listener.getsockname()[0]
         with _no_garbage():
             parse_aliases(settings.alias)  # only to see that they are right
             catalog = open_catalog(settings)
@@ -49,23 +46,38 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
             _announce(catalog, first)
             if settings.check != "never":
                 ensure_runtime(home_dir())
+            prepare_keys(settings, address, home_dir(), say)
+            tls = open_tls(settings, address, home_dir())
         with StopSignals() as signals, PackageLoader(settings, say, lambda: decoders(catalog)) as loader:
             with _no_garbage():
                 log_to_stderr(settings.log_level)
-                server = make_server(catalog, first, settings, loader)
-                server.on_hangup = Reloader(settings, read or (lambda: settings), live_settings()).reload
+                server = make_server(catalog, first, settings, loader, address=address, read=read, tls=tls)
             signals.stop(server)
-            with on_hangup(server.hang_up), announcing(settings, listener):
+            with on_hangup(server.hang_up, server), announcing(settings, listener, tls=tls is not None):
                 for package in first.values():
                     loader.ready(package)
-                say(welcome(listener, " and ".join(first or catalog.packages()), first_kind(catalog, first)))
+                names, kind = " and ".join(first or catalog.packages()), first_kind(catalog, first)
+                fingerprint = tls.fingerprint() if tls else None
+                say(welcome(listener, names, kind, auth=wants_keys(settings, address), fingerprint=fingerprint))
                 server.run([listener])
                 if signals.came is not None:
                     say("stopped")
 
 
-def make_server(catalog: Catalog, first: Packages, settings: ServerSettings, loader: PackageLoader) -> QuietServer:
-    """Load what is to be there from the start, and put the server around all of `catalog`. Raises as `loader` does."""
+def make_server(
+    catalog: Catalog,
+    first: Packages,
+    settings: ServerSettings,
+    loader: PackageLoader,
+    *,
+    address: str = "127.0.0.1",
+    read: Reader | None = None,
+    tls: Tls | None = None,
+) -> QuietServer:
+    """Load what is to be there from the start, and put the server around all of `catalog`. Raises as `loader` does.
+
+    `address` is where it listens, `read` gives the settings as they are written later, and `tls` encrypts.
+    """
     # Only here: these imports take longer than finding a mistake in the settings. What loading needs is imported before
     # it starts, because two threads must not import one package at the same time.
     import edgeai.encoder.async_encoder
@@ -79,15 +91,12 @@ def make_server(catalog: Catalog, first: Packages, settings: ServerSettings, loa
     limits = loader.prepare(packages[0]) if packages else None
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
         loading = pool.submit(_load_first, loader, packages, limits)
-        from edgeai.device.profile import read_memory
-        from edgeai.server.app import create_app  # takes as long as loading a small model
-        from edgeai.server.body_budget import BodyBudget
+        from edgeai.server.http_server import http_server  # takes as long as loading a small model
         from edgeai.server.make_pool import make_pool
-        from edgeai.server.quiet_server import QuietServer
     models = make_pool(catalog, settings, loader)
     for (name, package), loaded in zip(first.items(), loading.result(), strict=True):
         models.residents.adopt(name, package, loaded)
-    return QuietServer(server_config(create_app(models, bodies=BodyBudget.of(read_memory()))))
+    return http_server(models, settings, address=address, read=read, tls=tls)
 
 
 def _load_first(
@@ -108,28 +117,6 @@ def _announce(catalog: Catalog, first: Packages) -> None:
     others = [name for name in catalog.packages() if name not in first]
     if others:
         say(f"loaded when asked for: {', '.join(others)}")
-
-
-def live_settings() -> list[Taker]:
-    """What follows the settings of a running server."""
-    return [lambda settings: set_level(settings.log_level)]
-
-
-def server_config(app: FastAPI, *, grace: int = GRACE_SECONDS) -> uvicorn.Config:
-    """How uvicorn runs the application: without its own logs of requests, its clock and its name."""
-    import uvicorn
-
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,  # `Gate` dates the answers: uvicorn would have to wake for it
-        ws="none",
-        lifespan="on",
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=grace,
-    )
 
 
 def say(text: str) -> None:

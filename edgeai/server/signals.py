@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -61,13 +62,33 @@ class StopSignals:
 
 
 @contextmanager
-def on_hangup(call: Callable[[], None]) -> Iterator[None]:
-    """Have SIGHUP call something, as servers do to read their configuration again, instead of ending the process."""
+def on_hangup(call: Callable[[], None], server: Stoppable) -> Iterator[None]:
+    """Have SIGHUP call something, as servers do to read their configuration again, instead of ending the process.
+
+    A terminal sends it as well when it is closed. Then the server stops, as everything else in that terminal does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGHUP, lambda _number, _frame: call())
+    had_terminal = _has_terminal()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if had_terminal and not _has_terminal():
+            server.should_exit = True
+        else:
+            call()
+
+    before = signal.signal(signal.SIGHUP, handle)
     try:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal that is still open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -12,8 +12,9 @@ import pytest
 from zeroconf import Zeroconf
 
 from edgeai.discovery.addresses import AddressWatch, is_wildcard, network_addresses
-from edgeai.discovery.announce import Announcement, announced, announcing, free_name, host_label
+from edgeai.discovery.announce import Announcement, announced, announcing, free_name
 from edgeai.discovery.browse import Board, ask, discover
+from edgeai.discovery.names import host_label
 from tests.fixtures.patience import eventually
 
 HERE = ("127.0.0.1",)

@@ -11,12 +11,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from edgeai.config import ServerSettings
+from edgeai.server.admission import Admission
 from edgeai.server.app import create_app
+from edgeai.server.connection import Deadlines
+from edgeai.server.http_server import server_config
 from edgeai.server.listening import listen
 from edgeai.server.loading import PackageLoader
 from edgeai.server.pool.catalog import at_start, decoders, open_catalog
 from edgeai.server.quiet_server import QuietServer
-from edgeai.server.serve import make_server, server_config
+from edgeai.server.serve import make_server
+from edgeai.server.tls import Tls
 from tests.fixtures.patience import PATIENCE, eventually
 from tests.server.pools import pool_of
 
@@ -35,13 +39,23 @@ class Served:
 
 
 @contextmanager
-def serving(model: Any, *, grace: int = 5, app: FastAPI | None = None, **options: Any) -> Iterator[Served]:
+def serving(
+    model: Any,
+    *,
+    grace: int = 5,
+    app: FastAPI | None = None,
+    deadlines: Deadlines | None = None,
+    admission: Admission | None = None,
+    tls: Tls | None = None,
+    **options: Any,
+) -> Iterator[Served]:
     """Serve `model` until the block ends."""
     listener = listen("127.0.0.1", 0)
-    server = QuietServer(server_config(app or create_app(pool_of(model), **options), grace=grace))
+    config = server_config(app or create_app(pool_of(model), **options), deadlines=deadlines, tls=tls, grace=grace)
+    server = QuietServer(config, admission)
+    served = Served(f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}", model, server)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", model, server)
     try:
         assert served.eventually(lambda: server.started or not thread.is_alive())
         yield served

@@ -162,7 +162,7 @@ def test_after_the_grace_period_clients_are_told() -> None:
 def test_slow_readers_do_not_hold_slots() -> None:
     """The engine is done with a sequence even if its client reads nothing."""
     body = json.dumps({"messages": HELLO, "stream": True, "max_tokens": 30_000}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
     with serving(ScriptedModel(Script(text="x" * 20_000, rows=1))) as served, socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect(("127.0.0.1", httpx.URL(served.url).port or 0))

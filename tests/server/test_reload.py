@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from edgeai.config import ServerSettings
 from edgeai.errors import InvalidInput
 from edgeai.server.reload import Reloader
+from tests.fixtures.patience import PATIENCE
 from tests.server.float_model import float_package
 
 
@@ -63,8 +65,33 @@ def test_a_running_server_reads_its_file_again(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         assert any("stays as it was" in line for line in lines)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
+    package = float_package(tmp_path)
+    flags = ["--port", "0", "--model", str(package.path), "--threads", "1", "--kv-budget", "128M", "--check", "never"]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-W", "error", "-m", "edgeai", "serve", *flags],
+        stdin=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"EDGEAI_HOME": str(tmp_path / "home")},
+    )
+    try:
+        os.close(slave)
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("Ctrl-C" in line for line in lines)
+        process.send_signal(signal.SIGHUP)  # by somebody, while the terminal is open
+        assert any("configuration read again" in line for line in lines)
+        os.close(master)  # the window is closed
+        assert process.wait(timeout=PATIENCE) == 0
     finally:
         process.kill()
         process.communicate()
