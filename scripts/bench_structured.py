@@ -2,7 +2,7 @@
 
 bench_structured.py PACKAGE [--every N] [--rounds N] [--json FILE]
 
-An answer under a schema and free text of as many tokens to the same prompt follow each other, round by round, in the
+An answer under a schema and free text of as many tokens to the same prompt follow each other, in turn, in the
 same engine; a ratio is the median of the ratios within a round. Only steps in which every row decodes are counted, so
 that time to read prompts is left out.
 """
@@ -33,6 +33,7 @@ SCHEMAS = Path(__file__).parents[1] / "tests" / "data" / "json_schemas.jsonl"
 MAX_TOKENS = 600
 COMPARED = 8  # every eighth schema is compared with free text
 ROWS = 8
+GROUPS = 6  # of that many rows
 
 
 class Case(NamedTuple):
@@ -122,29 +123,23 @@ def is_valid(text: str, schema: dict[str, Any]) -> bool:
     return True
 
 
-def speeds(engine: Engine, cases: Sequence[Case], rounds: int, rows: int) -> tuple[float, float, float]:
+def speeds(engine: Engine, groups: Sequence[Sequence[Case]], rounds: int) -> tuple[float, float, float]:
     """Median tokens per second under a schema and of free text, and the median of their ratios."""
     pairs = []
-    for number in range(rounds):
-        for at in range(0, len(cases) - rows + 1, rows):
-            group = cases[at : at + rows]
-            greedy = [
-                SamplingParams(max_tokens=100, temperature=0, repetition_penalty=1.1, grammar=case.grammar)
-                for case in group
-            ]
-            jobs = [(case.prompt, params) for case, params in zip(group, greedy, strict=True)]
-            given, constrained = answers(engine, jobs)
-            length = max(len(answer.tokens) for answer in given)
-            free = replace(greedy[0], grammar=None, ignore_eos=True, max_tokens=max(length, 8))
-            _, plain = answers(engine, [(case.prompt, free) for case in group])
-            if number and constrained and plain:  # the first round warms up
-                pairs.append((constrained, plain))
-    ratios = [constrained / plain for constrained, plain in pairs]
-    return (
-        float(np.median([constrained for constrained, _ in pairs])),
-        float(np.median([plain for _, plain in pairs])),
-        float(np.median(ratios)),
-    )
+    for number, group in enumerate([groups[0], *[group for _ in range(rounds) for group in groups]]):
+        greedy = [
+            SamplingParams(max_tokens=100, temperature=0, repetition_penalty=1.1, grammar=case.grammar)
+            for case in group
+        ]
+        jobs = [(case.prompt, params) for case, params in zip(group, greedy, strict=True)]
+        given, constrained = answers(engine, jobs)
+        length = max(len(answer.tokens) for answer in given)
+        free = replace(greedy[0], grammar=None, ignore_eos=True, max_tokens=max(length, 8))
+        _, plain = answers(engine, [(case.prompt, free) for case in group])
+        if number and constrained and plain:  # the first warms up
+            pairs.append((constrained, plain, constrained / plain))
+    constrained, plain, ratio = np.median(pairs, axis=0)
+    return float(constrained), float(plain), float(ratio)
 
 
 def compare(
@@ -162,8 +157,11 @@ def compare(
         engine = Engine(package.graph, model.engine.shape, replace(settings, draft_tokens=drafts))
         if cheap is not None:
             engine.masks = MaskWorker(cheap)
-        chosen = cases if count > 1 else cases[::COMPARED]
-        constrained, free, ratio = speeds(engine, chosen[: count * 6] if count > 1 else chosen, rounds + 1, count)
+        if count == 1:
+            groups = [[case] for case in cases[::COMPARED]]
+        else:
+            groups = [cases[at : at + count] for at in range(0, min(len(cases), GROUPS * count) - count + 1, count)]
+        constrained, free, ratio = speeds(engine, groups, rounds)
         rows.append({"what": name, "constrained": constrained, "free": free, "ratio": ratio})
         print(f"| {name} | {constrained:.0f} | {free:.0f} | {ratio:.2f}x |", flush=True)
     return rows

@@ -111,3 +111,13 @@ def test_without_stop_strings_nothing_is_held_back() -> None:
 def test_an_empty_stop_string_is_invalid() -> None:
     with pytest.raises(InvalidInput, match="must not be empty"):
         StopStrings(["a", ""])
+
+
+def test_control_tokens_are_shown_where_they_are_marks(smollm_tokenizer: Tokenizer) -> None:
+    """Those that stand around tool calls and thoughts; others stay hidden."""
+    mark, other = smollm_tokenizer.control_id("<reponame>"), smollm_tokenizer.control_id("<file_sep>")
+    assert mark is not None
+    assert other is not None
+    detokenizer = Detokenizer(smollm_tokenizer, shown=frozenset({mark}))
+    assert [detokenizer.push(token) for token in (mark, other)] == ["<reponame>", ""]
+    assert smollm_tokenizer.control_id("no such token") is None
