@@ -119,12 +119,16 @@ def contestants_of(package: Path, gguf: Path, threads: int, context: int, kv_typ
     """The servers, each with a cache of `context` tokens for every slot."""
     budget = SLOTS * context * model_shape(Package.open(package).manifest, kv_type).token_bytes
     ours = ["--kv-type", kv_type]
-    peer = {"threads": threads, "context": SLOTS * context, "parallel": SLOTS}
     small = ["--batch-size", "64", "--ubatch-size", "64"]
+
+    def peer(*options: str) -> Start:
+        every = {"context": SLOTS * context, "parallel": SLOTS, "unified": False}
+        return lambda: llama_server(gguf, threads=threads, **every, options=["--cache-ram", "0", *options])
+
     return {
         "ours": lambda: edgeai_server(package, threads=threads, context=context, kv_budget=budget, options=ours),
-        "same": lambda: llama_server(gguf, **peer, options=["--cache-ram", "0"]),
-        "best": lambda: llama_server(gguf, **peer, options=["--cache-ram", "0", *small]),
+        "same": peer(),
+        "best": peer(*small),
     }
 
 

@@ -118,14 +118,17 @@ def llama_server(
     threads: int = 2,
     context: int = 8192,
     parallel: int = 8,
+    unified: bool = True,
     options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """llama-server on `gguf`: `context` tokens of cache in all, in a pool that `parallel` slots share.
 
+    Not `unified`, each slot has its part of the cache: rows then do not look through what is others', and are faster.
     Without `binary` the one that EDGEAI_LLAMA_SERVER or ./scripts/build_llama_server names.
     """
     command = [str(binary or find_llama_server()), "--model", str(gguf), "--threads", str(threads), "--offline"]
-    command += ["--ctx-size", str(context), "--parallel", str(parallel), "--kv-unified", *options]
+    command += ["--ctx-size", str(context), "--parallel", str(parallel)]
+    command += ["--kv-unified" if unified else "--no-kv-unified", *options]
     with running(command) as server:
         yield server
 
