@@ -89,6 +89,7 @@ def measure(document: Document, packages: dict[str, Path], groups: list[Group], 
         print(f"{group.key}: {time.monotonic() - deadline + args.seconds:.0f} s", file=sys.stderr)
     if "check" not in document and DEFAULT in packages and time.monotonic() < deadline:
         document["check"] = worker(packages[DEFAULT], threads, {"check": CHECK_CONTEXT})
+        args.json.write_text(json.dumps(document))
 
 
 def arguments() -> argparse.Namespace:
@@ -127,7 +128,6 @@ def main() -> None:
             if needed_bytes(document["models"][model], group, 1) <= document["most_bytes"]
         ]
         measure(document, packages, groups, args)
-        args.json.write_text(json.dumps(document))
     print(report(document))
     if args.plots:
         from growth_plots import plots
