@@ -127,7 +127,7 @@ def check(package: Package, threads: int, context: int, clock: Clock) -> dict[st
         max_rows=CHECK_ROWS,
         max_context=length,
         kv_budget_bytes=(CHECK_ROWS + 1) * model_shape(package.manifest).token_bytes * (length + 64),
-        chunk_seconds=60.0,  # whole chunks, or the first row would be done before the last one has read its prompt
+        latency_seconds=60.0,  # whole chunks, or the first row would be done before the last one has read its prompt
         prefix_cache=False,
         draft_tokens=0,
     )
