@@ -55,6 +55,12 @@ def fill(runner: Runner, slot: int, tokens: int) -> None:
         runner.arena.write(slot, start, values[..., : tokens - start, :])
 
 
+def empty(runner: Runner) -> None:
+    """Give all slots back to the engine's scheduler."""
+    for slot in runner.arena.occupied:
+        runner.arena.release(slot)
+
+
 def decode_seconds(runner: Runner, context: int, rows: int, clock: Clock = time.perf_counter) -> float:
     """Seconds of a step, the sampling of its tokens included: the median of a few, after one that does not count."""
     rng = np.random.default_rng(rows)
@@ -138,19 +144,19 @@ def check(package: Package, threads: int, context: int, clock: Clock) -> dict[st
 
 def check_round(engine: Engine, context: int, seed: int, clock: Clock) -> dict[str, tuple[float, float]]:
     """Speeds with real prompts, and with filled caches of as many tokens as real answers have in their middle."""
-    found, runner, slots = {}, engine.runner, range(CHECK_ROWS)
+    found, runner = {}, engine.runner
     for length, rows in ((context, 1), (context // CHECK_ROWS, CHECK_ROWS)):
         real = decode_speed(engine, length, rows=rows, seed=seed, clock=clock)
-        for slot in slots[:rows]:
+        for slot in range(rows):
             fill(runner, slot, length + DECODE_TOKENS)
         filled = rows / decode_seconds(runner, length + DECODE_TOKENS // 2, rows, clock)
         found[f"decode at a context of {length}, rows {rows}"] = (real, filled)
+        empty(runner)
     real = prefill_speed(engine, context, seed=seed + CHECK_ROWS, clock=clock)
     fill(runner, 0, context)
     chunks = {start: chunk_seconds(runner, start, CHUNK, clock) for start in chunk_starts(context)}
     found[f"prompt of {context}"] = (real, context / prompt_seconds(chunks, context))
-    for slot in slots:
-        runner.arena.release(slot)
+    empty(runner)
     return found
 
 
