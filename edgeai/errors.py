@@ -67,9 +67,13 @@ class Forbidden(EdgeaiError):
 
 
 class NotFound(EdgeaiError):
-    """No such model, package or recipe."""
+    """No such model, package or recipe; `param` names what else it is that a request asked for."""
 
     status = 404
+
+    def __init__(self, message: str, hint: str = "", *, param: str = "model") -> None:
+        super().__init__(message, hint)
+        self.param = param
 
 
 class LicenceNotAccepted(EdgeaiError):

@@ -11,6 +11,9 @@ from fastapi import FastAPI
 from edgeai import __version__
 from edgeai.config import ServerSettings
 from edgeai.server import errors, rerank, status
+from edgeai.server.batch.inner import post
+from edgeai.server.batch.routes import batch_router, file_router
+from edgeai.server.batch.runner import BatchRunner, WorkFolder
 from edgeai.server.body_budget import BodyBudget
 from edgeai.server.guard import Guard
 from edgeai.server.held import Held
@@ -31,16 +34,26 @@ _NO_TELEMETRY: Any = {
 }
 
 
-def create_app(models: ModelPool, *, guard: Guard | None = None, bodies: BodyBudget | None = None) -> FastAPI:
-    """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off."""
+def create_app(
+    models: ModelPool,
+    *,
+    guard: Guard | None = None,
+    bodies: BodyBudget | None = None,
+    work: WorkFolder | None = None,
+) -> FastAPI:
+    """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off.
+
+    `work` is where files and batches are kept; without it there are none.
+    """
     metrics = Metrics(models)
+    runner = None if work is None else work.runner(lambda path, body, client: post(app, path, body, client))
     guard = guard or Guard.of(ServerSettings())
     app = FastAPI(
         title="edgeai",
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        lifespan=_closing(models, guard),
+        lifespan=_lifespan(models, guard, runner),
         telemetry=_NO_TELEMETRY,
     )
     app.add_middleware(Held)
@@ -56,15 +69,22 @@ def create_app(models: ModelPool, *, guard: Guard | None = None, bodies: BodyBud
         pages.router(),
     ):
         app.include_router(router)
+    if runner is not None:
+        app.include_router(file_router(runner.files))
+        app.include_router(batch_router(runner))
     return app
 
 
-def _closing(models: ModelPool, guard: Guard) -> Any:
+def _lifespan(models: ModelPool, guard: Guard, runner: BatchRunner | None) -> Any:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if runner is not None:
+            runner.start()
         try:
             yield
         finally:
+            if runner is not None:
+                await runner.stop()
             await models.close()
             guard.authenticator.close()
 

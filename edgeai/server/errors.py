@@ -71,7 +71,9 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and body for any error; what nobody foresaw, and what is not clients' business, stays in the log."""
     if isinstance(error, EdgeaiError) and not isinstance(error, StateDamaged):
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal_error")
-        param = "model" if isinstance(error, NotFound) else getattr(error, "param", None)
+        param = getattr(error, "param", None)
+        if isinstance(error, NotFound) and param != "model":
+            code = "not_found"
         return error.status, error_body(error.status, str(error), param=param, code=code)
     log.error("request failed", exc_info=error)
     return 500, error_body(500, "the server failed at this request; its log says why", code="internal_error")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import uvicorn
 from fastapi import FastAPI
 
-from edgeai.config import ServerSettings
-from edgeai.device.profile import read_memory
+from edgeai.config import ServerSettings, home_dir
+from edgeai.device.profile import disk_free, read_memory
 from edgeai.server.admission import Admission
 from edgeai.server.app import create_app
+from edgeai.server.batch.runner import WorkFolder
 from edgeai.server.body_budget import BodyBudget
 from edgeai.server.connection import MAX_HEAD_BYTES, Deadlines, protocol_class
 from edgeai.server.guard import Guard
@@ -18,6 +19,7 @@ from edgeai.server.quiet_server import QuietServer
 from edgeai.server.reload import Reader, Reloader, Taker
 from edgeai.server.tls import Tls
 
+WORK_BYTES = 1 << 30  # of files and results of batches
 GRACE_SECONDS = 30  # for running requests, once the server is told to stop
 IDLE_SECONDS = 75  # a connection without requests; longer than clients keep theirs, so that none is cut at reuse
 
@@ -33,12 +35,17 @@ def http_server(
     """The server as `settings` want it, listening on the numeric `address`; SIGHUP has it `read` them again."""
     guard, deadlines, admission = Guard.of(settings, address), Deadlines(), Admission(settings)
     deadlines.follow(settings)
-    app = create_app(models, guard=guard, bodies=BodyBudget.of(read_memory()))
+    app = create_app(models, guard=guard, bodies=BodyBudget.of(read_memory()), work=work_folder())
     server = QuietServer(server_config(app, deadlines=deadlines, tls=tls), admission)
     takers: list[Taker] = [guard.follow, deadlines.follow, admission.follow, lambda taken: set_level(taken.log_level)]
     takers += [tls.follow] if tls else []
     server.on_hangup = Reloader(settings, read or (lambda: settings), takers).reload
     return server
+
+
+def work_folder() -> WorkFolder:
+    """Where files and batches are kept: a gigabyte at most, or a tenth of what is free."""
+    return WorkFolder(home_dir() / "work", min(WORK_BYTES, disk_free(home_dir()) // 10))
 
 
 def server_config(

@@ -19,7 +19,7 @@ from edgeai.server.browsers import SECURITY_HEADERS
 from edgeai.server.errors import error_response, http_error_response
 from edgeai.server.guard import Guard
 from edgeai.server.metrics import Metrics
-from edgeai.server.request_limits import check_brackets, check_head
+from edgeai.server.request_limits import UPLOADS, check_brackets, check_head
 
 log = logging.getLogger("edgeai.server")
 
@@ -121,7 +121,8 @@ class _Exchange:
         body = message.get("body", b"")
         size = len(body)
         self._bodies.check(size, self._received)
-        self._brackets = check_brackets(body, self._brackets)
+        if self.scope["path"] not in UPLOADS:
+            self._brackets = check_brackets(body, self._brackets)
         self._bodies.take(size)
         self._received += size
         return message

@@ -11,6 +11,8 @@ MAX_HEADER_BYTES = 16 << 10  # of all names and values together
 MAX_TARGET_BYTES = 4 << 10  # of path and query
 MAX_BRACKETS = 200_000  # in a body: as objects and lists each takes twenty times the memory that it takes as text
 _OPENING = (b"[", b"{")
+# What is no JSON. Pages from elsewhere may send it without asking, but not without saying where they come from.
+UPLOADS = {"/v1/files": "multipart/form-data"}
 
 
 def check_head(scope: Scope, headers: Headers) -> None:
@@ -27,8 +29,9 @@ def check_head(scope: Scope, headers: Headers) -> None:
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise HTTPException(415, "the body is compressed, but must be plain (leave out content-encoding)")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if scope["method"] == "POST" and kind != "application/json":
-        raise HTTPException(415, f"the content type is {kind or 'missing'}, but must be application/json")
+    wanted = UPLOADS.get(scope["path"], "application/json")
+    if scope["method"] == "POST" and kind != wanted:
+        raise HTTPException(415, f"the content type is {kind or 'missing'}, but must be {wanted}")
 
 
 def check_brackets(body: bytes, already: int = 0) -> int:
