@@ -11,10 +11,12 @@ import typer
 import edgeai
 from edgeai.cli import (
     adapter,
+    ask,
     bench,
     build,
     card,
     chat,
+    completion,
     config,
     discover,
     doctor,
@@ -26,6 +28,7 @@ from edgeai.cli import (
     recipes,
     run,
     serve,
+    status,
     tune,
     warm,
 )
@@ -57,11 +60,14 @@ app.command()(serve.serve)
 app.add_typer(config.app, name="config")
 app.command()(discover.discover)
 app.add_typer(keys.app, name="keys")
+app.command()(ask.ask)
+app.command()(status.status)
 app.command()(bench.bench)
 app.command()(tune.tune)
 app.command()(card.card)
 app.command("eval")(evaluate.evaluate)
 app.command()(doctor.doctor)
+app.command()(completion.completion)
 
 
 def _version(wanted: bool) -> None:

@@ -20,7 +20,19 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.
 AcceptLicence = Annotated[
     bool, typer.Option("--accept-licence", help="You have read the model's licence, which is not an open one.")
 ]
-ModelArgument = Annotated[str, typer.Argument(help="An installed model's name, or a package folder.")]
+
+
+def _installed(incomplete: str) -> list[str]:
+    """Names of installed models that begin so, for a shell."""
+    from edgeai.config import home_dir
+    from edgeai.package.store import Store
+
+    return [name for name in Store(home_dir()).names() if name.startswith(incomplete)]
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="An installed model's name, or a package folder.", autocompletion=_installed)
+]
 UseProfile = Annotated[
     bool, typer.Option("--profile/--no-profile", help="Whether to use what `edgeai tune` found for this machine.")
 ]

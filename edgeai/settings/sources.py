@@ -20,7 +20,9 @@ FILE_NAME = "edgeai.toml"
 SYSTEM_FILE = Path("/etc/edgeai") / FILE_NAME
 FILE_VARIABLE = PREFIX + "CONFIG"
 # Variables that are no settings of the server: folders, this room's own, what scripts and tests read.
-OTHER_VARIABLES = frozenset({HOME_VARIABLE, CACHE_VARIABLE, FILE_VARIABLE})
+OTHER_VARIABLES = frozenset(
+    {HOME_VARIABLE, CACHE_VARIABLE, FILE_VARIABLE, *(PREFIX + word for word in ("BOARD", "KEY", "CERTIFICATE"))}
+)
 OTHER_PREFIXES = tuple(PREFIX + word for word in ("TEST_", "CI_", "BENCH_", "ARM", "LLAMA_", "GENAI_", "PEERS_", "REF"))
 
 
