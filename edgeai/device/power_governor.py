@@ -1,13 +1,15 @@
 """Slows down before the board has to: a duty cycle that follows the temperature, and rules for the last of a battery.
 
-Heat: a board that throttles is slow at its firmware's will, for everybody, and ages. So work is thinned out as soon
-as the limit is near: after each step the engine rests for as long as `duty` asks. The duty falls by a fifth at each look
+Heat: a board that throttles is slow at its firmware's will, for everybody, and ages. So work is thinned out as soon as
+the limit is near: after each step the engine rests for as long as `duty` asks. The duty falls by a fifth at each look
 while the processor is within `NEAR` degrees of the limit, and comes back by a tenth while it is cooler than that by
 `AWAY`, which settles without a model of the board's cooling.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ LESS, MORE, LEAST = 0.8, 1.1, 0.2
 LOW, VERY_LOW, EMPTY = 20.0, 10.0, 3.0  # percent of a battery that nothing charges
 LOW_DUTY, VERY_LOW_DUTY, WEAK_DUTY = 0.6, 0.3, 0.5
 WEAK = "under-voltage"
+
+log = logging.getLogger("edgeai.power")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,12 @@ class Restraint:
 
 
 class PowerGovernor:
-    """Looks at the device now and then, and says how to go on. One thread asks, anybody reads the attributes."""
+    """Looks at the device now and then, and says how to go on. Any thread may ask."""
 
     def __init__(self, read: Callable[[], Power] = read_power, clock: Callable[[], float] = time.monotonic) -> None:
         self._read, self._clock = read, clock
         self._cool_duty = 1.0
+        self._lock = threading.Lock()
         self._looked: float | None = None  # when the device was last read
         self.power = Power()
         self.restraint = Restraint()
@@ -51,18 +56,25 @@ class PowerGovernor:
 
     def look(self) -> Restraint:
         """The restraint of now; the device is read where the last reading is old."""
-        now = self._clock()
-        since = None if self._looked is None else now - self._looked
-        if since is None or since >= LOOK_SECONDS:
-            before, self.power, self._looked = self.power, self._read(), now
-            if since is not None and since < 2 * LOOK_SECONDS:  # else the engine was at rest meanwhile
-                self.joules += _taken(before, self.power, since)
-            self.restraint = self._decide(self.power)
-        return self.restraint
+        with self._lock:
+            now = self._clock()
+            since = None if self._looked is None else now - self._looked
+            if since is None or since >= LOOK_SECONDS:
+                self._looked = now
+                self._take(self._read(), since)
+            return self.restraint
 
     def rest(self, worked: float) -> float:
         """Seconds to rest after `worked` seconds of work."""
         return worked * (1 / self.look().duty - 1)
+
+    def _take(self, power: Power, since: float | None) -> None:
+        """A new reading, so many seconds after the last one."""
+        if since is not None and since < 2 * LOOK_SECONDS:  # else the engine was at rest meanwhile
+            self.joules += _taken(self.power, power, since)
+        before, self.power, self.restraint = self.restraint, power, self._decide(power)
+        if self.restraint.reasons != before.reasons:
+            log.warning("power: %s", self.restraint.why or "no restraint")
 
     def _decide(self, power: Power) -> Restraint:
         duty, reasons = self._heat(power), []

@@ -12,22 +12,26 @@ import itertools
 import logging
 import queue
 import threading
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgeai.device.affinity import pin_thread
+from edgeai.device.power_governor import PowerGovernor, Restraint
 from edgeai.device.pressure import PressureWatch
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import EngineStats, SamplingParams, TokenOutput
-from edgeai.engine.terms import DEFAULT_TERMS, Terms
+from edgeai.engine.terms import DEFAULT_TERMS, Priority, Terms
 from edgeai.errors import EdgeaiError, Overloaded
 
 log = logging.getLogger(__name__)
 
 Event = TokenOutput | Exception
+LEAST_REST, MOST_REST = 0.001, 2.0  # seconds; a shorter rest is not worth the switch, in a longer one nobody is heard
+POWER_RETRY = 60  # seconds; batteries take their time
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +45,10 @@ class _Stream:
 class AsyncEngine:
     """Takes requests from any coroutine of any event loop. Starts its thread at once; `close` ends it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, power: PowerGovernor | None = None) -> None:
+        """`power` slows the engine down, and refuses requests, where heat or a battery ask for it."""
         self._engine = engine
+        self._power = power
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}  # touched by the owner only
         self._numbers = itertools.count()
@@ -68,6 +74,8 @@ class AsyncEngine:
         Raises `InvalidInput`, `ContextLengthExceeded`, `Overloaded` or `DeadlineExceeded` in place of the first token.
         """
         self._engine.check(prompt, params)  # reads constants only
+        if self._power is not None:
+            _check_power(self._power.look(), terms)
         if self._closing:
             raise Overloaded("the engine is shutting down", "try again later")
         request_id = str(next(self._numbers))
@@ -130,6 +138,7 @@ class AsyncEngine:
         pin_thread(self._engine.settings.cpus)
         while not self._closing:
             self._obey(wait=not self._engine.has_work)
+            began = time.monotonic()
             try:
                 outputs = self._engine.step()
             except Exception as error:
@@ -138,7 +147,14 @@ class AsyncEngine:
             else:
                 self._deliver(outputs)
                 self._deliver_failures()
+            self._rest(time.monotonic() - began)
         self._end()
+
+    def _rest(self, worked: float) -> None:
+        """Sleep for the part of the time that power and heat leave free."""
+        rest = self._power.rest(worked) if self._power is not None and self._engine.has_work else 0.0
+        if rest > LEAST_REST:
+            time.sleep(min(rest, MOST_REST))
 
     def _end(self) -> None:
         self._obey(wait=False)
@@ -198,6 +214,14 @@ class AsyncEngine:
         for loop, batch in batches.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed; nobody is listening any more
                 loop.call_soon_threadsafe(_put_all, batch)
+
+
+def _check_power(restraint: Restraint, terms: Terms) -> None:
+    """Raises `Overloaded` for a request that the device has no energy for."""
+    waits = terms.priority == Priority.BATCH and not restraint.batch
+    if restraint.refusing or waits:
+        what = "only what cannot wait is answered" if waits and not restraint.refusing else "nothing is answered"
+        raise Overloaded(f"{restraint.why}: {what} now", "try again when it is charged", retry_after=POWER_RETRY)
 
 
 def _put_all(batch: Sequence[tuple[_Stream, Sequence[Event]]]) -> None:

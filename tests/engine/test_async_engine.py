@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from edgeai.engine.async_engine import AsyncEngine
+from edgeai.device.power import Power
+from edgeai.device.power_governor import PowerGovernor
+from edgeai.engine.async_engine import LEAST_REST, MOST_REST, AsyncEngine
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
-from edgeai.engine.terms import Terms
+from edgeai.engine.terms import Priority, Terms
 from edgeai.errors import ContextLengthExceeded, DeadlineExceeded, EdgeaiError, InvalidInput, OutOfMemory, Overloaded
 from tests.fixtures.patience import PATIENCE
 from tests.fixtures.weather import Weather
@@ -289,3 +291,67 @@ def test_what_is_closed_leaves_memory_without_the_garbage_collector(tiny_graph: 
         assert asyncio.run(live())() is None
     finally:
         gc.enable()
+
+
+class TestPower:
+    """An engine on a device that is hot, or on the last of its battery."""
+
+    @staticmethod
+    def governed(tiny_graph: Path, tiny_shape: ModelShape, power: Power) -> tuple[AsyncEngine, PowerGovernor]:
+        governor = PowerGovernor(lambda: power)
+        return AsyncEngine(Engine(tiny_graph, tiny_shape, SETTINGS), governor), governor
+
+    def test_rests_are_taken_and_answers_stay_the_same(self, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+        rests: list[tuple[float, float]] = []  # how long each was to be at least, and was
+        original = AsyncEngine._rest
+
+        def rest(engine: AsyncEngine, worked: float) -> None:
+            began = time.monotonic()
+            original(engine, worked)
+            assert engine._power is not None
+            due = worked * (1 / engine._power.restraint.duty - 1)
+            rests.append((due, time.monotonic() - began))
+
+        async def main(power: Power) -> list[int]:
+            engine, _ = self.governed(tiny_graph, tiny_shape, power)
+            try:
+                return await collect(engine.generate(PROMPTS[0], replace(GREEDY, max_tokens=200)))
+            finally:
+                await engine.close()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AsyncEngine, "_rest", rest)
+            cool = asyncio.run(main(Power(celsius=40.0)))
+            assert {due for due, _ in rests} == {0.0}
+            rests.clear()
+            hot = asyncio.run(main(Power(celsius=79.0, throttled=("under-voltage",))))
+        assert hot == cool
+        working = rests[:-1]  # after the last step nothing is left to rest from
+        assert all(took >= min(due, MOST_REST) * 0.9 for due, took in working if due > 2 * LEAST_REST)
+        assert sum(due for due, _ in working) > 0
+
+    def test_a_low_battery_is_for_those_who_wait(self, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+        async def main() -> None:
+            low = Power(on_battery=True, battery_percent=15.0)
+            engine, governor = self.governed(tiny_graph, tiny_shape, low)
+            try:
+                with pytest.raises(Overloaded, match="battery at 15 %: only what cannot wait") as error:
+                    await collect(engine.generate(PROMPTS[0], GREEDY, terms=Terms(priority=Priority.BATCH)))
+                assert error.value.retry_after == 60
+                assert len(await collect(engine.generate(PROMPTS[0], GREEDY))) == 12
+                assert governor.restraint.duty < 1
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
+
+    def test_an_empty_battery_answers_nobody(self, tiny_graph: Path, tiny_shape: ModelShape) -> None:
+        async def main() -> None:
+            engine, _ = self.governed(tiny_graph, tiny_shape, Power(on_battery=True, battery_percent=1.0))
+            try:
+                with pytest.raises(Overloaded, match="battery at 1 %: nothing is answered"):
+                    await collect(engine.generate(PROMPTS[0], GREEDY))
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
