@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgeai.server.api_model import ApiModel
 from edgeai.server.pool.keep_alive import KeepAlive
-from edgeai.server.protocol import ApiModel, Prompt, are_token_ids, one_prompt
+from edgeai.server.protocol import Prompt, are_token_ids, one_prompt
 
 MAX_INPUTS = 2048  # texts of a request, as at OpenAI
 MAX_DOCUMENTS = 1000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from edgeai.server.api_model import ApiModel
 from edgeai.server.pool.keep_alive import KeepAlive
 from edgeai.server.tool_protocol import FunctionCall, FunctionDefinition, ToolCall, ToolDefinition
 
@@ -66,12 +67,6 @@ def are_token_ids(items: list[Any]) -> bool:
     return all(type(item) is int and 0 <= item < 2**31 for item in items)
 
 
-class ApiModel(BaseModel):
-    """Base of all parts of a request: no silent conversions, so that "hot" and "0.7" are no temperatures."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-
 class StreamOptions(ApiModel):
     """Options that only streams have."""
 
@@ -127,7 +122,7 @@ class GenerationRequest(ApiModel):
         list[Annotated[str, Field(min_length=1)]],
         BeforeValidator(_stop_strings),
         Field(max_length=MAX_STOP_STRINGS),
-    ] = []
+    ] = Field(default_factory=list)
     max_tokens: TokenCount | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgeai.server.api_model import ApiModel
 
 NAME = r"^[a-zA-Z0-9_.-]{1,64}$"
 
 
-class ToolModel(BaseModel):
-    """As `protocol.ApiModel`: no silent conversions."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class FunctionDefinition(ToolModel):
+class FunctionDefinition(ApiModel):
     """A function by name, with the JSON schema of its arguments."""
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -24,21 +20,21 @@ class FunctionDefinition(ToolModel):
     strict: bool | None = None
 
 
-class ToolDefinition(ToolModel):
+class ToolDefinition(ApiModel):
     """A tool; there is only one kind."""
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
 
 
-class FunctionCall(ToolModel):
+class FunctionCall(ApiModel):
     """A call that was made; `arguments` is JSON text."""
 
     name: str
     arguments: str
 
 
-class ToolCall(ToolModel):
+class ToolCall(ApiModel):
     """A call with the id that its result will name."""
 
     id: str | None = None
