@@ -56,19 +56,22 @@ class GrammarCompiler:
             if self._waiting >= MAX_WAITING:
                 raise Overloaded(f"{self._waiting} grammars are waiting to be compiled", "try again soon")
             self._waiting += 1
-        return self._worker.submit(self._compile, key, spec)
+        pending = self._worker.submit(self._compile, key, spec)
+        pending.add_done_callback(self._done)
+        return pending
 
     def _compile(self, key: bytes, spec: GrammarSpec) -> CompiledGrammar:
-        try:
-            grammar = CompiledGrammar(self._matcher(spec), self._eos, self._tokenizer.vocab_size, spec.param)
-            with self._lock:
-                self._kept[key] = grammar
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-            return grammar
-        finally:
-            with self._lock:
-                self._waiting -= 1
+        grammar = CompiledGrammar(self._matcher(spec), self._eos, self._tokenizer.vocab_size, spec.param)
+        with self._lock:
+            self._kept[key] = grammar
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return grammar
+
+    def _done(self, _pending: Future[CompiledGrammar]) -> None:
+        """Compiled, failed, or given up by who waited for it."""
+        with self._lock:
+            self._waiting -= 1
 
     def _matcher(self, spec: GrammarSpec) -> LLMatcher:
         from llguidance import LLMatcher

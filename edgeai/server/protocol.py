@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edgeai.server.api_model import ApiModel
+from edgeai.server.api_model import ApiModel as ApiModel  # those who extend this module take it from here
 from edgeai.server.pool.keep_alive import KeepAlive
 from edgeai.server.tool_protocol import FunctionCall, FunctionDefinition, ToolCall, ToolDefinition
 

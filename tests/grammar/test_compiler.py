@@ -154,6 +154,8 @@ def test_too_many_at_once_are_refused(smollm_tokenizer: Tokenizer, monkeypatch: 
     waiting: list[Future[Any]] = [compiler.submit(from_choices([str(n)], param="x")) for n in range(MAX_WAITING)]
     with pytest.raises(Overloaded, match="grammars are waiting"):
         compiler.submit(from_choices(["one more"], param="x"))
+    assert waiting.pop().cancel()  # whoever waited has left
+    waiting.append(compiler.submit(from_choices(["in its place"], param="x")))
     held.set()
     assert all(future.result() is not None for future in waiting)
     assert compiler.submit(from_choices(["one more"], param="x")).result() is not None
