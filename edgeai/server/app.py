@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from edgeai import __version__
 from edgeai.config import ServerSettings
-from edgeai.server import errors, rerank, status
+from edgeai.server import errors, rerank, status, tokenize
 from edgeai.server.batch.inner import post
 from edgeai.server.batch.routes import batch_router, file_router
 from edgeai.server.batch.runner import BatchRunner, WorkFolder
@@ -64,6 +64,7 @@ def create_app(
         completions.router(models, metrics),
         embeddings.router(models),
         rerank.router(models),
+        tokenize.router(models),
         model_routes.router(models),
         status.router(models, metrics),
         pages.router(),

@@ -26,7 +26,7 @@ from edgeai.server.openai.terms import terms_of
 from edgeai.server.openai.tools import ToolUse, requested_tools
 from edgeai.server.protocol import ChatRequest
 from edgeai.text.reasoning import ReasoningFormat, ReasoningParser, Thinking, reasoning_format, thinking_at
-from edgeai.text.tool_calls.detect import tool_prompting
+from edgeai.text.tool_calls.detect import ToolPrompting, tool_prompting
 from edgeai.text.tool_calls.events import Parser, PlainParser
 from edgeai.text.tool_calls.json_format import JsonFormat
 
@@ -93,10 +93,8 @@ async def prepare(model: AsyncModel, body: ChatRequest) -> Wanted:
     """Raises `InvalidInput` for what the request's parts do not allow, or the chat template refuses."""
     tools = requested_tools(body)
     form_of_answer = await requested_grammar(body)
-    template = model.require_template()
-    prompting = tool_prompting(template, model.manifest.prompt.tool_format)
-    prompt = await encode_messages(model, body, () if tools is None else tools.described, prompting)
-    reasoning = reasoning_format(template.source)
+    prompting, prompt = await encode_chat_prompt(model, body, tools)
+    reasoning = reasoning_format(model.require_template().source)
     thinking = Thinking.OVER
     if reasoning is not None:
         thinking = thinking_at(model.tokenizer.decode(prompt[-PROMPT_END:], skip_control=False), reasoning)
@@ -108,3 +106,12 @@ async def prepare(model: AsyncModel, body: ChatRequest) -> Wanted:
         thinking=thinking,
     )
     return Wanted(prompt, spec, tools, prompting.form, reasoning, thinking)
+
+
+async def encode_chat_prompt(
+    model: AsyncModel, body: ChatRequest, tools: ToolUse | None, *, add_generation_prompt: bool = True
+) -> tuple[ToolPrompting, list[int]]:
+    """How the model is told of tools, and the prompt's token ids. Raises as `encode_messages` does."""
+    prompting = tool_prompting(model.require_template(), model.manifest.prompt.tool_format)
+    described = () if tools is None else tools.described
+    return prompting, await encode_messages(model, body, described, prompting, add_generation_prompt)

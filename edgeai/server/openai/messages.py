@@ -20,14 +20,21 @@ ROLES = {"developer": "system", "function": "tool"}  # newer and older names tha
 
 
 async def encode_messages(
-    model: AsyncModel, body: ChatRequest, tools: Sequence[Mapping[str, Any]], prompting: ToolPrompting
+    model: AsyncModel,
+    body: ChatRequest,
+    tools: Sequence[Mapping[str, Any]],
+    prompting: ToolPrompting,
+    add_generation_prompt: bool = True,
 ) -> list[int]:
-    """The prompt's token ids. Raises `InvalidInput` with the template's words if it refuses the messages."""
+    """The prompt's token ids, with or without the beginning of an answer.
+
+    Raises `InvalidInput` with the template's words if it refuses the messages.
+    """
     turns = [_turn(number, message) for number, message in enumerate(body.messages)]
     system = model.manifest.prompt.system
     if system and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": system})
-    arguments = _template_arguments(body)
+    arguments = _template_arguments(body) | {"add_generation_prompt": add_generation_prompt}
     uses_tools = bool(tools) or any(turn["role"] == "tool" or "tool_calls" in turn for turn in turns)
     characters = sum(len(turn["content"] or "") for turn in turns)
     if not uses_tools:
