@@ -136,20 +136,20 @@ export class Chat {
     conversation.messages = messages;
     conversation.title ||= messages[0].content.split("\n")[0].slice(0, TITLE);
     this.draw();
+    this.busy(true);
     await this.saved(conversation);
     const reply = { role: "assistant", content: "" };
     let failed = null;
-    this.busy(true);
     try {
       await this.receive(reply, prompt(messages), controller.signal);
     } catch (error) {
       if (error.name !== "AbortError") failed = error;
     }
-    this.running = null;
-    this.busy(false);
     if (reply.content || reply.reasoning) conversation.messages = [...messages, reply];
     await this.saved(conversation);
+    this.running = null;
     if (conversation === this.conversation) this.finish(messages, failed);
+    this.busy(false);
   }
 
   finish(messages, failed) {
