@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from edgeai.config import ServerSettings
 from edgeai.server.browsers import HostNames
 from tests.fixtures.patience import get, post
-from tests.server.guarded import guarded
+from tests.server.guarded import guard_of, guarded
 from tests.server.scripted import ScriptedModel
 from tests.server.serving import Served, serving
 from tests.server.test_errors import refusal
@@ -131,3 +133,14 @@ def test_every_answer_has_headers_of_safety(served: Served) -> None:
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] in ("no-store", "no-cache")
         assert "server" not in answer.headers
+
+
+def test_a_guard_follows_the_configuration(tmp_path: Path) -> None:
+    guard = guard_of(ServerSettings(), tmp_path, "127.0.0.1")
+    headers = {"host": "clinic.example", "origin": FRIEND}
+    with serving(ScriptedModel(), guard=guard) as server:
+        refusal(get(f"{server.url}/health", headers=headers), 403)
+        guard.follow(ServerSettings(cors_origin=(FRIEND,), hostname=("clinic.example",)))
+        assert get(f"{server.url}/health", headers=headers).status_code == 200
+        guard.follow(ServerSettings())
+        refusal(get(f"{server.url}/health", headers=headers), 403)
