@@ -84,8 +84,10 @@ class KeyStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, _PRIVATE)
+        lock = self.path.with_suffix(".lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, _PRIVATE)
         try:
+            _give_to_owner(lock)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:

@@ -49,7 +49,7 @@ def welcome(
     header, key = (" -H 'Authorization: Bearer KEY'", "your key") if auth else ("", "any key")
     lines = [
         f"{model} is ready. {page}",
-        f"  curl {url}{path} -H 'Content-Type: application/json'{header} \\",
+        f"  curl {'-k ' if fingerprint else ''}{url}{path} -H 'Content-Type: application/json'{header} \\",
         f"    -d '{body}'",
         f"OpenAI clients: base_url {url}/v1 and {key}. Ctrl-C stops.",
     ]
