@@ -20,6 +20,7 @@ from edgeai.server.held import Held
 from edgeai.server.metrics import Metrics
 from edgeai.server.middleware import Gate
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.ollama import routes as ollama
 from edgeai.server.openai import chat, completions, embeddings
 from edgeai.server.openai import models as model_routes
 from edgeai.server.web import pages
@@ -66,6 +67,7 @@ def create_app(
         rerank.router(models),
         tokenize.router(models),
         model_routes.router(models),
+        *ollama.routers(models, metrics),
         status.router(models, metrics),
         pages.router(),
     ):

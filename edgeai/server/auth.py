@@ -34,6 +34,7 @@ SCOPES: tuple[tuple[str, str | None], ...] = (
     ("/api/ps", "models"),
     ("/api/version", None),
     ("/api/embed", "embed"),
+    *((f"/api/{action}", "admin") for action in ("copy", "create", "delete", "pull", "push")),
     ("/api/", "chat"),
 )
 

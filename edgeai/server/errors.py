@@ -1,4 +1,7 @@
-"""Every refusal in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}` with the right status."""
+"""Every refusal with the right status, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+Under the paths of Ollama's API it is `{"error": message}`.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ from edgeai.errors import (
 )
 
 CLIENT_LEFT = 499  # as nginx logs it; nobody receives it
+
+OLLAMA_PATHS = "/api/"
 
 log = logging.getLogger("edgeai.server")
 
@@ -62,6 +67,16 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     return {"error": {"message": _clean(message), "type": kind, "param": param and _clean(param), "code": code}}
 
 
+def ollama_error(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as Ollama's clients read it."""
+    return {"error": body["error"]["message"]}
+
+
+def body_for(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body in the form of the API that the path belongs to."""
+    return ollama_error(body) if path.startswith(OLLAMA_PATHS) else body
+
+
 def _clean(text: str) -> str:
     """What the client sent may be quoted, even text that cannot be encoded (lone surrogates)."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -79,10 +94,10 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, error_body(500, "the server failed at this request; its log says why", code="internal_error")
 
 
-def error_response(error: Exception) -> JSONResponse:
-    """The whole answer for an error."""
+def error_response(error: Exception, path: str = "") -> JSONResponse:
+    """The whole answer for an error at this path."""
     status, body = describe(error)
-    return JSONResponse(body, status, _headers(error))
+    return JSONResponse(body_for(path, body), status, _headers(error))
 
 
 def _headers(error: Exception) -> dict[str, str]:
@@ -104,21 +119,24 @@ def http_error_response(error: HTTPException, method: str, path: str) -> JSONRes
     elif error.status_code == 405:
         message = f"{method} is not possible at {path}"
     body = error_body(error.status_code, message, code=_HTTP_CODES.get(error.status_code))
-    return JSONResponse(body, error.status_code, error.headers)
+    return JSONResponse(body_for(path, body), error.status_code, error.headers)
 
 
-def validation_response(problems: Sequence[Mapping[str, Any]]) -> JSONResponse:
+def validation_response(problems: Sequence[Mapping[str, Any]], path: str = "") -> JSONResponse:
     """The first of pydantic's findings, named as the API names it; all of them would repeat one mistake."""
-    problem = problems[0]
+    return JSONResponse(body_for(path, _invalid(problems[0])), 400)
+
+
+def _invalid(problem: Mapping[str, Any]) -> dict[str, Any]:
     location = problem["loc"][1:] if problem["loc"][:1] == ("body",) else problem["loc"]
     if problem["type"] == "json_invalid":
         message = f"the body is not valid JSON: {problem['ctx']['error']} at character {location[0]}"
-        return JSONResponse(error_body(400, message, code="invalid_json"), 400)
+        return error_body(400, message, code="invalid_json")
     if not location:
-        return JSONResponse(error_body(400, "the body must be a JSON object", code="invalid_value"), 400)
+        return error_body(400, "the body must be a JSON object", code="invalid_value")
     param = _dotted(location)
     text = str(problem["msg"]).removeprefix("Value error, ")  # pydantic's prefix to the words of our own validators
-    return JSONResponse(error_body(400, f"{param}: {text}", param=param, code="invalid_value"), 400)
+    return error_body(400, f"{param}: {text}", param=param, code="invalid_value")
 
 
 def _dotted(location: Sequence[str | int]) -> str:
@@ -131,16 +149,16 @@ def install(app: FastAPI) -> None:
     """Register the handlers that give every error its shape."""
 
     @app.exception_handler(EdgeaiError)
-    async def deliberate(_request: Request, error: EdgeaiError) -> JSONResponse:
-        return error_response(error)
+    async def deliberate(request: Request, error: EdgeaiError) -> JSONResponse:
+        return error_response(error, request.url.path)
 
     @app.exception_handler(HTTPException)
     async def by_status(request: Request, error: HTTPException) -> JSONResponse:
         return http_error_response(error, request.method, request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return validation_response(error.errors())
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return validation_response(error.errors(), request.url.path)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_request: Request, _error: ClientDisconnect) -> Response:

@@ -64,11 +64,12 @@ class Gate:
         except asyncio.CancelledError:
             # The server stops and the grace period is over: the task ends here either way.
             if not exchange.status:
-                await exchange.reply(error_response(Overloaded("the server is shutting down", "try again later")))
+                stopping = Overloaded("the server is shutting down", "try again later")
+                await exchange.reply(error_response(stopping, exchange.scope["path"]))
         except Exception as error:
             if exchange.status:
                 raise
-            await exchange.reply(error_response(error))
+            await exchange.reply(error_response(error, exchange.scope["path"]))
 
     def _note(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
         state = scope["state"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -12,14 +13,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edgeai.errors import Overloaded
-from edgeai.server.errors import CLIENT_LEFT, describe
+from edgeai.server.errors import CLIENT_LEFT, describe, ollama_error
 from edgeai.server.generation import Generation, Usage
 
 if TYPE_CHECKING:
     from edgeai.model import Chunk
 
 KEEP_ALIVE_SECONDS = 10.0
-_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 Result = TypeVar("Result")
 
@@ -56,15 +57,40 @@ class StreamedReply(Protocol):
         ...
 
 
-class EventStream(Response):
-    """Streams a generation as server-sent events that end with `[DONE]`.
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How documents become a stream: what is around each, what keeps a quiet connection alive, and the end."""
 
-    The status line waits for the first event, so that a request refused by the engine gets an honest status; when the
-    first event takes long, comments keep the connection alive. A failure after that is an event with an `error`.
+    media_type: str
+    before: bytes
+    after: bytes
+    waiting: bytes | None  # None where nothing can be sent that is no document
+    end: bytes
+    error: Callable[[dict[str, Any]], dict[str, Any]]  # from OpenAI's body of an error
+
+    def frame(self, document: dict[str, Any]) -> bytes:
+        # ASCII only: some clients split lines at U+2028 and U+0085, which are line ends to them but not to the formats.
+        return self.before + json.dumps(document, separators=(",", ":")).encode() + self.after
+
+
+EVENTS = Framing(
+    "text/event-stream; charset=utf-8", b"data: ", b"\n\n", b": waiting\n\n", b"data: [DONE]\n\n", lambda body: body
+)
+LINES = Framing("application/x-ndjson", b"", b"\n", None, b"", ollama_error)
+
+
+class EventStream(Response):
+    """Streams a generation: OpenAI's server-sent events that end with `[DONE]`, or Ollama's lines of JSON.
+
+    The status line waits for the first document, so that a request refused by the engine gets an honest status; when
+    the first takes long, comments keep the connection alive. A failure after that is a document with an `error`.
     """
 
-    def __init__(self, generation: Generation, reply: StreamedReply) -> None:
-        super().__init__(headers=_HEADERS)
+    def __init__(self, generation: Generation, reply: StreamedReply, framing: Framing = EVENTS) -> None:
+        super().__init__(
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type=framing.media_type
+        )
+        self._framing = framing
         del self.headers["content-length"]
         self._generation = generation
         self._reply = reply
@@ -84,14 +110,14 @@ class EventStream(Response):
             if isinstance(error, asyncio.CancelledError):
                 error = Overloaded("the server is shutting down", "try again later")
             scope["state"]["status"], body = describe(error)
-            await self._write(send, _event(body), last=True)
+            await self._write(send, self._framing.frame(self._framing.error(body)), last=True)
 
     async def _send_all(self, send: Send) -> None:
         async with self._generation:
             while (item := await self._next(send)) is not None:
-                await self._write(send, b"".join(map(_event, self._reply.events(*item))))
-        closing = b"".join(map(_event, self._reply.closing(self._generation.usage)))
-        await self._write(send, closing + b"data: [DONE]\n\n", last=True)
+                await self._write(send, b"".join(map(self._framing.frame, self._reply.events(*item))))
+        closing = b"".join(map(self._framing.frame, self._reply.closing(self._generation.usage)))
+        await self._write(send, closing + self._framing.end, last=True)
 
     async def _next(self, send: Send) -> tuple[int, Chunk] | None:
         while True:
@@ -101,15 +127,11 @@ class EventStream(Response):
             except TimeoutError:
                 if not limit.expired():
                     raise
-            await self._write(send, b": waiting\n\n")
+            if self._framing.waiting is not None:
+                await self._write(send, self._framing.waiting)
 
     async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
         if not self._started:
             self._started = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body, "more_body": not last})
-
-
-def _event(document: dict[str, Any]) -> bytes:
-    # ASCII only: some clients split lines at U+2028 and U+0085, which are line ends to them but not to this format.
-    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"

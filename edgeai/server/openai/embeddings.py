@@ -31,18 +31,23 @@ def router(models: ModelPool) -> APIRouter:
 
     @routes.post("/v1/embeddings", response_model=None)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        from edgeai.encoder.pooling import check_dimensions, shortened
-
         model = await models.encoder(body.model, "embedding", request, body.keep_alive)
-        info = model.encoder.info
-        check_dimensions(body.dimensions, info.dimension)
-        sequences = await asyncio.to_thread(encode_inputs, model, body)
-        vectors = shortened(await model.compute(sequences), body.dimensions, normalize=info.normalize)
-        usage = Usage(prompt=sum(map(len, sequences)))
+        vectors, usage = await embed(model, body)
         request.state.usage = usage
         return await asyncio.to_thread(_answer, model.name, vectors, body.encoding_format == "base64", usage)
 
     return routes
+
+
+async def embed(model: AsyncEncoder, body: EmbeddingsRequest) -> tuple[NDArray[np.float32], Usage]:
+    """Vectors [inputs, dimension] and the tokens they took. Raises `InvalidInput`, `ContextLengthExceeded`."""
+    from edgeai.encoder.pooling import check_dimensions, shortened
+
+    info = model.encoder.info
+    check_dimensions(body.dimensions, info.dimension)
+    sequences = await asyncio.to_thread(encode_inputs, model, body)
+    vectors = shortened(await model.compute(sequences), body.dimensions, normalize=info.normalize)
+    return vectors, Usage(prompt=sum(map(len, sequences)))
 
 
 def encode_inputs(model: AsyncEncoder, body: EmbeddingsRequest) -> list[Tokens]:
@@ -62,13 +67,19 @@ def encode_inputs(model: AsyncEncoder, body: EmbeddingsRequest) -> list[Tokens]:
     ]
 
 
+def rounded(vectors: NDArray[np.float32]) -> list[Any]:
+    """Vectors as lists of numbers with no more digits than they have."""
+    written: list[Any] = np.round(vectors.astype(np.float64), DECIMALS).tolist()
+    return written
+
+
 def _answer(name: str, vectors: NDArray[np.float32], as_base64: bool, usage: Usage) -> Response:
     """OpenAI's document; base64 is of little-endian float32."""
     written: list[Any]
     if as_base64:
         written = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
     else:
-        written = np.round(vectors.astype(np.float64), DECIMALS).tolist()
+        written = rounded(vectors)
     data = [{"object": "embedding", "index": number, "embedding": entry} for number, entry in enumerate(written)]
     tokens = {"prompt_tokens": usage.prompt, "total_tokens": usage.prompt}
     return json_response({"object": "list", "data": data, "model": name, "usage": tokens})
