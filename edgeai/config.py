@@ -93,6 +93,7 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = setting(8080, least=0, most=65535)
+    ollama_port: int | None = setting(None, least=0, most=65535)  # listen there too, for software that knows no other
     name: str | None = None  # of the board, for people and as NAME.local; None: the machine's own
     announce: bool | None = None  # whether the network is told; None: where others can reach the server
     model: str | None = None  # a store name or package folder; None: every installed model

@@ -23,6 +23,9 @@ def serve(
             help="Whether to tell the network as NAME.local, by multicast DNS; by default where others can reach it.",
         ),
     ] = None,
+    ollama_port: Annotated[
+        int | None, typer.Option(help="A second port to listen on: 11434 for software that knows Ollama's only.")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from edgeai.errors import InvalidInput
 from edgeai.server.admission import CountedListener
 
 if TYPE_CHECKING:
+    from edgeai.config import ServerSettings
     from edgeai.package.manifest import Kind
 
 # Address and body of a first request, by the kind of the model.
@@ -30,6 +32,14 @@ def listen(host: str, port: int) -> CountedListener:
         reason = error.strerror or error
         hint = "choose another --port or --host"
         raise InvalidInput(f"cannot listen on {host} port {port}: {reason}", hint, param="port") from error
+
+
+@contextmanager
+def listening(settings: ServerSettings) -> Iterator[list[CountedListener]]:
+    """The sockets of a server, the one that it tells people of first. Raises `InvalidInput`."""
+    ports = [settings.port, *([] if settings.ollama_port in (None, settings.port) else [settings.ollama_port])]
+    with ExitStack() as stack:
+        yield [stack.enter_context(listen(settings.host, port)) for port in ports if port is not None]
 
 
 def is_loopback(address: str) -> bool:

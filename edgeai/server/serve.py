@@ -13,7 +13,7 @@ from edgeai.config import ServerSettings, home_dir
 from edgeai.package.aliases import parse_aliases
 from edgeai.server.announcing import announcing
 from edgeai.server.first_key import prepare_keys, wants_keys
-from edgeai.server.listening import listen, welcome
+from edgeai.server.listening import listening, welcome
 from edgeai.server.loading import PackageLoader
 from edgeai.server.logs import log_to_stderr
 from edgeai.server.pool.catalog import Catalog, Packages, at_start, decoders, first_kind, open_catalog
@@ -37,7 +37,8 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
     address that cannot be had, `NotFound` without a model, and what loading raises. `read` gives the settings as they
     are written later, for SIGHUP.
     """
-    with listen(settings.host, settings.port) as listener:
+    with listening(settings) as listeners:
+        listener = listeners[0]
         address = listener.getsockname()[0]
         with _no_garbage():
             parse_aliases(settings.alias)  # only to see that they are right
@@ -59,7 +60,7 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
                 names, kind = " and ".join(first or catalog.packages()), first_kind(catalog, first)
                 fingerprint = tls.fingerprint() if tls else None
                 say(welcome(listener, names, kind, auth=wants_keys(settings, address), fingerprint=fingerprint))
-                server.run([listener])
+                server.run([*listeners])
                 if signals.came is not None:
                     say("stopped")
 

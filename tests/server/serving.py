@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,7 @@ def serving(
     deadlines: Deadlines | None = None,
     admission: Admission | None = None,
     tls: Tls | None = None,
+    also: Sequence[socket.socket] = (),
     **options: Any,
 ) -> Iterator[Served]:
     """Serve `model` until the block ends."""
@@ -54,7 +56,7 @@ def serving(
     config = server_config(app or create_app(pool_of(model), **options), deadlines=deadlines, tls=tls, grace=grace)
     server = QuietServer(config, admission)
     served = Served(f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}", model, server)
-    thread = threading.Thread(target=server.run, args=([listener],))
+    thread = threading.Thread(target=server.run, args=([listener, *also],))
     thread.start()
     try:
         assert served.eventually(lambda: server.started or not thread.is_alive())

@@ -12,6 +12,8 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from edgeai.server.ollama.root import looks_for_ollama, running
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; "
     "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,7 +43,7 @@ def router() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     async def index(request: Request) -> Response:
-        return answer(request, "index.html")
+        return running() if looks_for_ollama(request) else answer(request, "index.html")
 
     async def worker(request: Request) -> Response:
         return answer(request, "sw.js")
