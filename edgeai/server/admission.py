@@ -66,12 +66,12 @@ class CountedListener(socket.socket):
         accepted, address = super().accept()
         if self.admission is None:
             return accepted, address
+        # The system gives up a client that reads nothing for so long, or that is gone, whatever is left to be sent.
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.admission.stall_milliseconds)
         group = self.admission.enter(address[0])
         if group is None:
             accepted.close()
             raise ConnectionAbortedError
-        # The system gives up a client that reads nothing for so long, or that is gone, whatever is left to be sent.
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.admission.stall_milliseconds)
         return _CountedConnection(accepted, self.admission, group), address
 
 

@@ -104,7 +104,9 @@ class Connection(H11Protocol):
             self._await(UNWANTED_SECONDS, self.transport.close)
         else:
             self._await_nothing()
-            if state is h11.IDLE and self.timeout_keep_alive_task is None:  # uvicorn forgets it then
+            if (
+                state is h11.IDLE and self.timeout_keep_alive_task is None
+            ):  # put off while a body came that nobody wanted
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
