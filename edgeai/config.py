@@ -128,6 +128,7 @@ class ServerSettings:
     body_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for its body, beside a second per KiB
     stall_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for a client that does not read on
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", live=True)
+    log_format: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -106,6 +106,7 @@ def serve(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="The least that is logged.")
     ] = None,
+    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Lines for people or programs.")] = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve models over HTTP, the way OpenAI's API does.

@@ -18,6 +18,7 @@ from edgeai.server.body_budget import BodyBudget
 from edgeai.server.browsers import SECURITY_HEADERS
 from edgeai.server.errors import error_response, http_error_response
 from edgeai.server.guard import Guard
+from edgeai.server.logs import REQUEST_ID, new_id, request_id
 from edgeai.server.metrics import Metrics
 from edgeai.server.request_limits import UPLOADS, check_brackets, check_head
 
@@ -42,12 +43,14 @@ class Gate:
             return
         started = time.perf_counter()
         exchange = _Exchange(scope, receive, send, self._bodies, self._guard.settings.body_seconds)
+        token = request_id.set(exchange.told[REQUEST_ID])
         try:
             await self._answer(exchange)
         finally:
             exchange.close()
             self._note(scope, exchange, time.perf_counter() - started)
             self._count_tokens(scope, exchange.client)
+            request_id.reset(token)
 
     async def _answer(self, exchange: _Exchange) -> None:
         try:
@@ -79,7 +82,10 @@ class Gate:
         self._metrics.request(route, status, seconds)
         usage = state.get("usage")
         tokens = f" {usage.prompt}+{usage.completion} tokens" if usage else ""
-        log.info("%s %s %d %.3f s%s", scope["method"], route, status, seconds, tokens)
+        known = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 3)}
+        if usage:
+            known |= {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion}
+        log.info("%s %s %d %.3f s%s", scope["method"], route, status, seconds, tokens, extra=known)
 
     def _count_tokens(self, scope: Scope, client: Client | None) -> None:
         usage = scope["state"].get("usage")
@@ -97,7 +103,7 @@ class _Exchange:
         self.headers = Headers(scope=scope)
         self.status = 0  # until the answer has begun
         self.client: Client | None = None
-        self.told: dict[str, str] = {}  # headers for the answer, whatever it is
+        self.told = {REQUEST_ID: new_id()}  # headers for the answer, whatever it is
         self._receive = receive
         self._send = send
         self._bodies = bodies

@@ -51,7 +51,7 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
             tls = open_tls(settings, address, home_dir())
         with StopSignals() as signals, PackageLoader(settings, say, lambda: decoders(catalog)) as loader:
             with _no_garbage():
-                log_to_stderr(settings.log_level)
+                log_to_stderr(settings.log_level, settings.log_format)
                 server = make_server(catalog, first, settings, loader, address=address, read=read, tls=tls)
             signals.stop(server)
             with on_hangup(server.hang_up, server), announcing(settings, listener, tls=tls is not None):
