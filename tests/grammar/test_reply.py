@@ -88,7 +88,7 @@ def test_text_in_which_a_call_is_begun_has_a_whole_one(
     assert not takes(good.replace("city", "town"))
     assert form.bare or not takes(f"I say {form.begin} now")
     if form.bare:
-        assert takes(good.removeprefix(form.begin))
+        assert takes(f"{form.begin}{good}")
         assert not takes('{"x": 1}')
 
 

@@ -33,7 +33,7 @@ from edgeai.text.tool_calls.json_format import JsonFormat
 if TYPE_CHECKING:
     from edgeai.model import AsyncModel
 
-PROMPT_END = 8  # tokens that tell whether a reply begins with thoughts
+PROMPT_END = 16  # tokens that tell whether a reply begins with thoughts
 
 
 def router(models: ModelPool, metrics: Metrics) -> APIRouter:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeai.errors import InvalidInput
 from edgeai.text.chat_template import ChatTemplate
+from edgeai.text.tool_calls.gemma import GEMMA
 from edgeai.text.tool_calls.granite import GRANITE, PHI4
 from edgeai.text.tool_calls.hermes import HERMES
 from edgeai.text.tool_calls.json_format import JsonFormat
@@ -15,8 +16,9 @@ from edgeai.text.tool_calls.mistral import MISTRAL, MISTRAL_V3
 from edgeai.text.tool_calls.smollm2 import SMOLLM2
 
 FORMATS: Mapping[str, JsonFormat] = {
-    form.name: form for form in (HERMES, SMOLLM2, LLAMA3, MISTRAL, MISTRAL_V3, GRANITE, PHI4)
+    form.name: form for form in (HERMES, SMOLLM2, LLAMA3, MISTRAL, MISTRAL_V3, GRANITE, PHI4, GEMMA)
 }
+GEMMA_TURN = "<start_of_turn>"
 TOOL_VARIABLES = frozenset({"tools", "xml_tools"})
 
 # The first that a template has in its text; longer marks stand before those that they contain.
@@ -44,7 +46,8 @@ def tool_prompting(template: ChatTemplate, name: str | None) -> ToolPrompting:
     form = native_format(template)
     if name is not None:
         return ToolPrompting(named_format(name), bool(template.variables & TOOL_VARIABLES))
-    return ToolPrompting(form or HERMES, form is not None)
+    taught_none = GEMMA if GEMMA_TURN in template.source else HERMES
+    return ToolPrompting(form or taught_none, form is not None)
 
 
 def native_format(template: ChatTemplate) -> JsonFormat | None:

@@ -47,6 +47,8 @@ class JsonFormat:
     def call_text(self, name: str, arguments: str) -> str:
         """A group of one call, as it is put into prompts; `arguments` is JSON text."""
         call = f"{self._head(name)}{arguments}}}"
+        if self.bare:
+            return call
         return f"{self.begin}{self.before}{f'[{call}]' if self.listed else call}{self.after}{self.end}"
 
     def rules(self, names: Sequence[str], symbol: Symbol, *, parallel: bool) -> str:

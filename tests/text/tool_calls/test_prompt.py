@@ -55,6 +55,9 @@ def test_models_that_were_taught_none_get_hermes_unless_a_recipe_says_otherwise(
     plain = ChatTemplate(template("smollm2"), SPECIAL_TOKENS)
     assert (tool_prompting(plain, None).form.name, tool_prompting(plain, None).native) == ("hermes", False)
     assert (tool_prompting(plain, "smollm2").form.name, tool_prompting(plain, "smollm2").native) == ("smollm2", False)
+    gemma = tool_prompting(ChatTemplate(template("turns"), SPECIAL_TOKENS), None)
+    assert (gemma.form.name, gemma.native) == ("gemma", False)
+    assert gemma.form.call_text("f", "{}") == '{"name": "f", "parameters": {}}'
     assert tool_prompting(marked("unknown marks"), None).native is False
     assert tool_prompting(marked("<tool_call>"), "mistral").form.name == "mistral"
     with pytest.raises(InvalidInput, match="there is hermes"):
