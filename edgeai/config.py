@@ -127,6 +127,7 @@ class ServerSettings:
     head_seconds: float = setting(20.0, least=0.1, most=3600, live=True)  # for a request's head to come
     body_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for its body, beside a second per KiB
     stall_seconds: float = setting(60.0, least=0.1, most=3600, live=True)  # for a client that does not read on
+    power: bool = True  # whether work is thinned out for heat, a weak supply or the last of a battery
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", live=True)
     log_format: Literal["text", "json"] = "text"
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import psutil
 
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, KVType, ModelShape
@@ -104,12 +105,14 @@ class _LoadedModel:
         self._engine = engine.result()
 
     @classmethod
-    def load(cls, package: Package, settings: EngineSettings | None = None, *, disk: DiskCache | None = None) -> Self:
+    def load(
+        cls, package: Package, settings: EngineSettings | None = None, *, disk: DiskCache | None = None, **options: Any
+    ) -> Self:
         """With `disk`, what was computed for a prompt is kept across restarts; `close` then writes what is queued.
 
         Raises `PackageError` for a damaged package, `OutOfMemory` when it does not fit.
         """
-        return cls(package, settings, disk)
+        return cls(package, settings, disk, **options)
 
     def with_adapter(self, installed: InstalledAdapter) -> Self:
         """The same model, engine and all, answering with an adapter; reads and verifies the adapter's weights.
@@ -226,9 +229,16 @@ class Model(_LoadedModel):
 class AsyncModel(_LoadedModel):
     """Answers many requests at once."""
 
-    def __init__(self, package: Package, settings: EngineSettings | None, disk: DiskCache | None = None) -> None:
+    def __init__(
+        self,
+        package: Package,
+        settings: EngineSettings | None,
+        disk: DiskCache | None = None,
+        power: PowerGovernor | None = None,
+    ) -> None:
+        """`power` slows the engine down, and refuses requests, where heat or a battery ask for it."""
         super().__init__(package, settings, disk)
-        self.engine = AsyncEngine(self._engine)
+        self.engine = AsyncEngine(self._engine, power)
 
     async def stream(
         self,

@@ -103,6 +103,10 @@ def serve(
         int | None, typer.Option(help="Of a key, or address without keys, that has no limit of its own.")
     ] = None,
     tokens_per_day: Annotated[int | None, typer.Option(help="The same of tokens, read and written.")] = None,
+    power: Annotated[
+        bool | None,
+        typer.Option("--power/--no-power", help="Whether to work less when the board is hot or its battery low."),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="The least that is logged.")
     ] = None,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeai.device.affinity import pin_thread
 from edgeai.device.power_governor import PowerGovernor, Restraint
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Event = TokenOutput | Exception
 LEAST_REST, MOST_REST = 0.001, 2.0  # seconds; a shorter rest is not worth the switch, in a longer one nobody is heard
+STUCK_SECONDS = 600.0  # a step of the slowest board takes a small part of that
 POWER_RETRY = 60  # seconds; batteries take their time
 
 
@@ -53,6 +54,7 @@ class AsyncEngine:
         self._streams: dict[str, _Stream] = {}  # touched by the owner only
         self._numbers = itertools.count()
         self._closing = False
+        self._beat = time.monotonic()  # when the owner last began a round
         self._watch = PressureWatch(self.wake, engine.memory.pressure)
         self._thread = threading.Thread(target=self._own, name="edgeai-engine", daemon=True)
         self._thread.start()
@@ -96,7 +98,13 @@ class AsyncEngine:
 
     def stats(self) -> EngineStats:
         """A snapshot, perhaps a step old."""
-        return self._engine.stats()
+        return replace(self._engine.stats(), alive=self.alive)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the owner is there and, if it has work, came back from its last step."""
+        stuck = self._engine.has_work and time.monotonic() - self._beat > STUCK_SECONDS
+        return self._thread.is_alive() and not stuck
 
     def wake(self) -> None:
         """Have the owner look at memory, even if there is nothing else to do."""
@@ -138,7 +146,7 @@ class AsyncEngine:
         pin_thread(self._engine.settings.cpus)
         while not self._closing:
             self._obey(wait=not self._engine.has_work)
-            began = time.monotonic()
+            began = self._beat = time.monotonic()
             try:
                 outputs = self._engine.step()
             except Exception as error:

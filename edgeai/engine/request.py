@@ -90,5 +90,6 @@ class EngineStats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     memory: MemoryState = MemoryState()
+    alive: bool = True  # whether the engine comes back from its work
     expired: int = 0  # requests that were refused or ended for their deadline
     queued: Mapping[str, int] = field(default_factory=dict)  # of those that wait, by class

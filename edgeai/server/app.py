@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 
 from edgeai import __version__
 from edgeai.config import ServerSettings
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.server import errors, rerank, status, tokenize
 from edgeai.server.batch.inner import post
 from edgeai.server.batch.routes import batch_router, file_router
@@ -23,6 +25,8 @@ from edgeai.server.model_pool import ModelPool
 from edgeai.server.ollama import routes as ollama
 from edgeai.server.openai import chat, completions, embeddings
 from edgeai.server.openai import models as model_routes
+from edgeai.server.power import PowerCollector, idle_governor
+from edgeai.server.systemd import feed_watchdog
 from edgeai.server.web import pages
 
 # FastAPI can send traces over the network if environment variables say so. Nothing may leave the device: all off.
@@ -41,12 +45,15 @@ def create_app(
     guard: Guard | None = None,
     bodies: BodyBudget | None = None,
     work: WorkFolder | None = None,
+    power: PowerGovernor | None = None,
 ) -> FastAPI:
     """The whole server over `models`, which it closes when it stops. Its documentation pages need the internet: off.
 
-    `work` is where files and batches are kept; without it there are none.
+    `work` is where files and batches are kept; without it there are none. `power` is what restrains the models.
     """
+    power = power or idle_governor()
     metrics = Metrics(models)
+    metrics.registry.register(PowerCollector(power))
     runner = None if work is None else work.runner(lambda path, body, client: post(app, path, body, client))
     guard = guard or Guard.of(ServerSettings())
     app = FastAPI(
@@ -58,7 +65,7 @@ def create_app(
         telemetry=_NO_TELEMETRY,
     )
     app.add_middleware(Held)
-    app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget(), guard=guard)
+    app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget(), guard=guard, power=power)
     errors.install(app)
     for router in (
         chat.router(models, metrics),
@@ -68,7 +75,7 @@ def create_app(
         tokenize.router(models),
         model_routes.router(models),
         *ollama.routers(models, metrics),
-        status.router(models, metrics),
+        status.router(models, metrics, power),
         pages.router(),
     ):
         app.include_router(router)
@@ -83,9 +90,11 @@ def _lifespan(models: ModelPool, guard: Guard, runner: BatchRunner | None) -> An
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if runner is not None:
             runner.start()
+        watchdog = asyncio.create_task(feed_watchdog(lambda: not status.dead(models)))
         try:
             yield
         finally:
+            watchdog.cancel()
             if runner is not None:
                 await runner.stop()
             await models.close()

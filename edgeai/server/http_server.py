@@ -6,6 +6,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from edgeai.config import ServerSettings, home_dir
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.device.profile import disk_free, read_memory
 from edgeai.server.admission import Admission
 from edgeai.server.app import create_app
@@ -31,11 +32,12 @@ def http_server(
     address: str = "127.0.0.1",
     read: Reader | None = None,
     tls: Tls | None = None,
+    power: PowerGovernor | None = None,
 ) -> QuietServer:
     """The server as `settings` want it, listening on the numeric `address`; SIGHUP has it `read` them again."""
     guard, deadlines, admission = Guard.of(settings, address), Deadlines(), Admission(settings)
     deadlines.follow(settings)
-    app = create_app(models, guard=guard, bodies=BodyBudget.of(read_memory()), work=work_folder())
+    app = create_app(models, guard=guard, bodies=BodyBudget.of(read_memory()), work=work_folder(), power=power)
     server = QuietServer(server_config(app, deadlines=deadlines, tls=tls), admission)
     takers: list[Taker] = [guard.follow, deadlines.follow, admission.follow, lambda taken: set_level(taken.log_level)]
     takers += [tls.follow] if tls else []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeai.errors import InvalidInput
 from edgeai.server.admission import CountedListener
+from edgeai.server.systemd import handed_over
 
 if TYPE_CHECKING:
     from edgeai.config import ServerSettings
@@ -36,9 +37,15 @@ def listen(host: str, port: int) -> CountedListener:
 
 @contextmanager
 def listening(settings: ServerSettings) -> Iterator[list[CountedListener]]:
-    """The sockets of a server, the one that it tells people of first. Raises `InvalidInput`."""
+    """The sockets of a server, the one that it tells people of first: those that systemd hands over, or its own.
+
+    Raises `InvalidInput`.
+    """
     ports = [settings.port, *([] if settings.ollama_port in (None, settings.port) else [settings.ollama_port])]
     with ExitStack() as stack:
+        if given := handed_over():
+            yield [stack.enter_context(CountedListener(each)) for each in given]
+            return
         yield [stack.enter_context(listen(settings.host, port)) for port in ports if port is not None]
 
 

@@ -11,6 +11,7 @@ from edgeai.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from edgeai.device.power_governor import PowerGovernor
     from edgeai.encoder.async_encoder import AsyncEncoder
     from edgeai.engine.config import EngineSettings
     from edgeai.model import AsyncModel, DiskCache
@@ -23,11 +24,17 @@ KV_DISK_BYTES = 2 << 30
 class PackageLoader:
     """Loads packages by the server's settings. Leaving its context ends what is remembered of every model well.
 
-    `shares` is how many language models the disk for computed prompts is divided among.
+    `shares` is how many language models the disk for computed prompts is divided among; `power` restrains them.
     """
 
-    def __init__(self, settings: ServerSettings, say: Callable[[str], object], shares: Callable[[], int]) -> None:
-        self._settings, self._say, self._shares = settings, say, shares
+    def __init__(
+        self,
+        settings: ServerSettings,
+        say: Callable[[str], object],
+        shares: Callable[[], int],
+        power: PowerGovernor | None = None,
+    ) -> None:
+        self._settings, self._say, self._shares, self._power = settings, say, shares, power
         self._markers: dict[str, RunMarker] = {}  # by the package's digest
 
     def __enter__(self) -> Self:
@@ -65,7 +72,8 @@ class PackageLoader:
         if limits is None:
             loaded = AsyncEncoder.load(package, threads=settings.threads, max_waiting=settings.max_queue)
         else:
-            loaded = AsyncModel.load(package, limits, disk=disk_cache(settings, self._shares()))
+            disk = disk_cache(settings, self._shares())
+            loaded = AsyncModel.load(package, limits, disk=disk, power=self._power)
         trim_heap()  # loading leaves holes
         tidy_in_background(huge_pages=limits is None or not limits.tight)  # what they round up to would be missing
         return loaded

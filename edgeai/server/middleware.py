@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.errors import Overloaded
 from edgeai.server.auth import Client
 from edgeai.server.body_budget import BodyBudget
@@ -20,6 +21,7 @@ from edgeai.server.errors import error_response, http_error_response
 from edgeai.server.guard import Guard
 from edgeai.server.logs import REQUEST_ID, new_id, request_id
 from edgeai.server.metrics import Metrics
+from edgeai.server.power import HEADER
 from edgeai.server.request_limits import UPLOADS, check_brackets, check_head
 
 log = logging.getLogger("edgeai.server")
@@ -30,11 +32,12 @@ SLOWEST_BODY = 1024  # bytes in a second that a body may take, beside the time t
 class Gate:
     """The outermost layer. It looks at heads and sizes only, never at what a prompt says."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, bodies: BodyBudget, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, bodies: BodyBudget, guard: Guard, power: PowerGovernor) -> None:
         self._app = app
         self._metrics = metrics
         self._bodies = bodies
         self._guard = guard
+        self._power = power
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -43,6 +46,8 @@ class Gate:
             return
         started = time.perf_counter()
         exchange = _Exchange(scope, receive, send, self._bodies, self._guard.settings.body_seconds)
+        if why := self._power.look().why:
+            exchange.told[HEADER] = why
         token = request_id.set(exchange.told[REQUEST_ID])
         try:
             await self._answer(exchange)

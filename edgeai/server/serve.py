@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgeai.config import ServerSettings, home_dir
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.package.aliases import parse_aliases
 from edgeai.server.announcing import announcing
 from edgeai.server.first_key import prepare_keys, wants_keys
@@ -19,6 +20,7 @@ from edgeai.server.logs import log_to_stderr
 from edgeai.server.pool.catalog import Catalog, Packages, at_start, decoders, first_kind, open_catalog
 from edgeai.server.reload import Reader
 from edgeai.server.signals import StopSignals, on_hangup
+from edgeai.server.systemd import told
 from edgeai.server.tls import Tls, open_tls
 from edgeai.tuning.runtime_check import ensure_runtime
 
@@ -49,10 +51,11 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
                 ensure_runtime(home_dir())
             prepare_keys(settings, address, home_dir(), say)
             tls = open_tls(settings, address, home_dir())
-        with StopSignals() as signals, PackageLoader(settings, say, lambda: decoders(catalog)) as loader:
+        power = PowerGovernor() if settings.power else None
+        with StopSignals() as signals, PackageLoader(settings, say, lambda: decoders(catalog), power) as loader:
             with _no_garbage():
                 log_to_stderr(settings.log_level, settings.log_format)
-                server = make_server(catalog, first, settings, loader, address=address, read=read, tls=tls)
+                server = make_server(catalog, first, settings, loader, address=address, read=read, tls=tls, power=power)
             signals.stop(server)
             with on_hangup(server.hang_up, server), announcing(settings, listener, tls=tls is not None):
                 for package in first.values():
@@ -60,7 +63,8 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
                 names, kind = " and ".join(first or catalog.packages()), first_kind(catalog, first)
                 fingerprint = tls.fingerprint() if tls else None
                 say(welcome(listener, names, kind, auth=wants_keys(settings, address), fingerprint=fingerprint))
-                server.run([*listeners])
+                with told():
+                    server.run([*listeners])
                 if signals.came is not None:
                     say("stopped")
 
@@ -74,10 +78,12 @@ def make_server(
     address: str = "127.0.0.1",
     read: Reader | None = None,
     tls: Tls | None = None,
+    power: PowerGovernor | None = None,
 ) -> QuietServer:
     """Load what is to be there from the start, and put the server around all of `catalog`. Raises as `loader` does.
 
-    `address` is where it listens, `read` gives the settings as they are written later, and `tls` encrypts.
+    `address` is where it listens, `read` gives the settings as they are written later, `tls` encrypts, and `power`
+    restrains.
     """
     # Only here: these imports take longer than finding a mistake in the settings. What loading needs is imported before
     # it starts, because two threads must not import one package at the same time.
@@ -97,7 +103,7 @@ def make_server(
     models = make_pool(catalog, settings, loader)
     for (name, package), loaded in zip(first.items(), loading.result(), strict=True):
         models.residents.adopt(name, package, loaded)
-    return http_server(models, settings, address=address, read=read, tls=tls)
+    return http_server(models, settings, address=address, read=read, tls=tls, power=power)
 
 
 def _load_first(

@@ -10,14 +10,18 @@ from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from edgeai import __version__
+from edgeai.device.power_governor import PowerGovernor
 from edgeai.device.profile import read_memory
-from edgeai.device.thermal import celsius
+from edgeai.engine.governor import REFUSING
 from edgeai.engine.request import EngineStats, MemoryState
 from edgeai.server.metrics import Metrics
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.power import device_state
+
+RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,8 @@ class Counts:
         )
 
 
-def router(models: ModelPool, metrics: Metrics) -> APIRouter:
-    """The endpoints over the models of `models`."""
+def router(models: ModelPool, metrics: Metrics, power: PowerGovernor) -> APIRouter:
+    """The endpoints over the models of `models`, on a device that `power` knows."""
     routes = APIRouter()
     started = time.monotonic()
 
@@ -56,15 +60,43 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
     async def health() -> dict[str, Any]:
         return _health(models)
 
+    @routes.get("/health/live")
+    async def live() -> Response:
+        return _verdict(dead(models))
+
+    @routes.get("/health/ready")
+    async def ready() -> Response:
+        return _verdict(dead(models) or unready(models, power))
+
     @routes.get("/metrics", response_model=None)
     async def read_metrics() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/status")
     async def status() -> dict[str, Any]:
-        return _status(models, time.monotonic() - started)
+        return _status(models, power, time.monotonic() - started)
 
     return routes
+
+
+def _verdict(trouble: str) -> Response:
+    """200, or 503 with what is wrong, for whoever starts servers again or sends requests elsewhere."""
+    if not trouble:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": trouble}, 503, {"retry-after": str(RETRY_SECONDS)})
+
+
+def dead(models: ModelPool) -> str:
+    """Which engines do not come back from their work; starting the server again may help. Empty if all do."""
+    names = [name for name, stats in models.stats().items() if not stats.alive]
+    return f"the engine of {' and '.join(names)} does not come back from its work" if names else ""
+
+
+def unready(models: ModelPool, power: PowerGovernor) -> str:
+    """Why new requests are refused now; waiting may help. Empty if they are not."""
+    if power.look().refusing:
+        return power.restraint.why
+    return "memory is scarce" if worst(list(models.stats().values())).level >= REFUSING else ""
 
 
 def _health(models: ModelPool) -> dict[str, Any]:
@@ -81,16 +113,17 @@ def _health(models: ModelPool) -> dict[str, Any]:
     }
 
 
-def _status(models: ModelPool, uptime: float) -> dict[str, Any]:
+def _status(models: ModelPool, power: PowerGovernor, uptime: float) -> dict[str, Any]:
     stats = list(models.stats().values())
+    counts = Counts.of(stats)
     return {
         "name": socket.gethostname(),
         "version": __version__,
         "uptime_seconds": round(uptime, 3),
         "models": [{"id": each.name, "state": models.residents.state(each.root)} for each in models.names.listed()],
-        "counts": asdict(Counts.of(stats)),
+        "counts": asdict(counts),
         "memory": _memory(worst(stats)),
-        "device": {"celsius": celsius(), "load": os.getloadavg()[0]},
+        "device": {**device_state(power, counts.generated_tokens), "load": os.getloadavg()[0]},
     }
 
 

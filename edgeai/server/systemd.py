@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edgeai.errors import InvalidInput
-
 FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 
 log = logging.getLogger("edgeai.server")
@@ -39,19 +37,16 @@ def told() -> Iterator[None]:
         notify("STOPPING=1")
 
 
-def handed_over() -> socket.socket | None:
-    """The socket on which systemd listens for this service, None where it does not. Raises `InvalidInput`."""
+def handed_over() -> list[socket.socket]:
+    """The sockets on which systemd listens for this service; none where it does not."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
+        return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    if count > 1:
-        raise InvalidInput(f"systemd hands over {count} sockets", "edgeai.socket must have one ListenStream")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)  # they are not for child processes
-    if not count:
-        return None
-    given = socket.socket(fileno=FIRST_SOCKET)
-    given.set_inheritable(False)
+    given = [socket.socket(fileno=number) for number in range(FIRST_SOCKET, FIRST_SOCKET + count)]
+    for each in given:
+        each.set_inheritable(False)
     return given
 
 

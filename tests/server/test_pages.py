@@ -86,7 +86,9 @@ def test_every_message_is_translated(tag: str) -> None:
 def test_the_code_and_the_messages_know_each_other() -> None:
     text = "\n".join(CODE.values())
     for key in MESSAGES["en"]:
-        assert re.search(rf"[\"']{key}[\"']|^\s*{key}[:,]|, {key},", text, re.MULTILINE), f"nobody says {key}"
+        assert re.search(rf"[\"']{key}[\"']|^\s*{key}[:,]|, {key},|\{{ {key}:", text, re.MULTILINE), (
+            f"nobody says {key}"
+        )
     said = set(re.findall(r"\bsay\(\"(\w+)\"|data-(?:text|label)=\"(\w+)\"|\b(?:button|field)\(\"(\w+)\"", text))
     assert {next(filter(None, groups)) for groups in said} <= set(MESSAGES["en"])
 

@@ -69,6 +69,8 @@ function rows({ name, version, uptime_seconds, models, memory, device, counts })
     memory: `${bytes(memory.used_bytes)} / ${bytes(memory.total_bytes)}`,
     memoryState: memory.state,
     load: number(device.load, 2),
+    power: device.on_battery ? say("onBattery", { percent: number(device.battery_percent) }) : say("onMains"),
+    ...(device.restrained ? { restrained: device.restrained } : {}),
   };
   return Object.entries(facts).map(([key, value]) => make("tr", {}, make("th", { scope: "row" }, say(key)), make("td", { dir: "auto" }, value)));
 }
