@@ -177,5 +177,5 @@ def test_unloading_gives_the_memory_back(
             assert eventually(lambda gone=gone: process.memory_info().rss < gone)
             trim_heap()
             rests.append(process.memory_info().rss)
-        assert rests[2] < rests[0] + weights / 10
+        assert rests[2] < rests[0] + weights / 4  # what allocators keep varies; a model that stays is twice `weights`
     assert not any(thread.name == "edgeai-engine" for thread in threading.enumerate())
