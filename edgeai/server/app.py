@@ -25,6 +25,7 @@ from edgeai.server.model_pool import ModelPool
 from edgeai.server.ollama import routes as ollama
 from edgeai.server.openai import chat, completions, embeddings
 from edgeai.server.openai import models as model_routes
+from edgeai.server.openai.responses import routes as responses
 from edgeai.server.power import PowerCollector, idle_governor
 from edgeai.server.systemd import feed_watchdog
 from edgeai.server.web import pages
@@ -69,6 +70,7 @@ def create_app(
     errors.install(app)
     for router in (
         chat.router(models, metrics),
+        responses.router(models, metrics),
         completions.router(models, metrics),
         embeddings.router(models),
         rerank.router(models),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -21,6 +22,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenCount = Annotated[int, Field(ge=1, lt=_INT64)]
+Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)] | Literal["interactive", "batch"]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority"]
+Timeout = Annotated[float, Field(gt=0, le=86_400)]  # seconds
 Prompt = str | list[int]
 
 
@@ -31,16 +36,16 @@ def _stop_strings(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _content_text(value: Any) -> Any:
-    """Text parts joined by newlines; parts of other kinds are refused by name."""
+def text_of_parts(value: Any, kinds: Collection[str] = ("text",)) -> Any:
+    """Text parts joined by newlines; parts of other `kinds` are refused by name."""
     if not isinstance(value, list):
         return value
-    return "\n".join(_part_text(number, part) for number, part in enumerate(value))
+    return "\n".join(_part_text(number, part, kinds) for number, part in enumerate(value))
 
 
-def _part_text(number: int, part: Any) -> str:
+def _part_text(number: int, part: Any, kinds: Collection[str]) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind != "text":
+    if kind not in kinds:
         raise ValueError(f"part {number} is of type {kind!r}, but this model reads only text")
     text = part.get("text")
     if not isinstance(text, str):
@@ -102,7 +107,7 @@ class Message(ApiModel):
     """One turn of a chat. `content` may come as a list of text parts."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | None, BeforeValidator(_content_text)] = None
+    content: Annotated[str | None, BeforeValidator(text_of_parts)] = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -117,7 +122,7 @@ class GenerationRequest(ApiModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
+    seed: Seed | None = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]],
         BeforeValidator(_stop_strings),
@@ -138,9 +143,9 @@ class GenerationRequest(ApiModel):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | Literal["interactive", "batch"] | None = None
-    timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None  # seconds
+    service_tier: ServiceTier | None = None
+    priority: Priority | None = None
+    timeout: Timeout | None = None
     keep_alive: KeepAlive = None  # how long the model stays in memory afterwards
 
 

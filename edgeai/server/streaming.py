@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -57,6 +57,15 @@ class StreamedReply(Protocol):
         ...
 
 
+async def all_documents(generation: Generation, reply: StreamedReply) -> list[dict[str, Any]]:
+    """What a stream would consist of. Raises what the generation raises."""
+    documents: list[dict[str, Any]] = []
+    async with generation:
+        async for choice, chunk in generation:
+            documents += reply.events(choice, chunk)
+    return [*documents, *reply.closing(generation.usage)]
+
+
 @dataclass(frozen=True, slots=True)
 class Framing:
     """How documents become a stream: what is around each, what keeps a quiet connection alive, and the end."""
@@ -67,29 +76,31 @@ class Framing:
     waiting: bytes | None  # None where nothing can be sent that is no document
     end: bytes
     error: Callable[[dict[str, Any]], dict[str, Any]]  # from OpenAI's body of an error
+    named: bool = False  # each document's type is the event's name
 
     def frame(self, document: dict[str, Any]) -> bytes:
+        """A document as it is sent."""
         # ASCII only: some clients split lines at U+2028 and U+0085, which are line ends to them but not to the formats.
-        return self.before + json.dumps(document, separators=(",", ":")).encode() + self.after
+        name = f"event: {document['type']}\n".encode() if self.named else b""
+        return name + self.before + json.dumps(document, separators=(",", ":")).encode() + self.after
 
 
 EVENTS = Framing(
     "text/event-stream; charset=utf-8", b"data: ", b"\n\n", b": waiting\n\n", b"data: [DONE]\n\n", lambda body: body
 )
 LINES = Framing("application/x-ndjson", b"", b"\n", None, b"", ollama_error)
+TYPED_EVENTS = replace(EVENTS, end=b"", named=True)
 
 
 class EventStream(Response):
-    """Streams a generation: OpenAI's server-sent events that end with `[DONE]`, or Ollama's lines of JSON.
+    """Streams a generation as documents in one of the framings above.
 
     The status line waits for the first document, so that a request refused by the engine gets an honest status; when
     the first takes long, comments keep the connection alive. A failure after that is a document with an `error`.
     """
 
     def __init__(self, generation: Generation, reply: StreamedReply, framing: Framing = EVENTS) -> None:
-        super().__init__(
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type=framing.media_type
-        )
+        super().__init__(headers=_HEADERS, media_type=framing.media_type)
         self._framing = framing
         del self.headers["content-length"]
         self._generation = generation

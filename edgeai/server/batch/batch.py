@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "cancelling", "cancelled"]
 ENDED: frozenset[Status] = frozenset({"failed", "completed", "cancelled"})
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MOST_REQUESTS = 50_000
 MOST_ERRORS = 100  # of one file that are told
 

@@ -22,7 +22,7 @@ from edgeai.server.openai.sampling import sampling_params
 from edgeai.server.openai.structured import compiled
 from edgeai.server.openai.terms import terms_of
 from edgeai.server.protocol import GenerationRequest
-from edgeai.server.streaming import LINES, EventStream, unless_disconnected
+from edgeai.server.streaming import LINES, EventStream, all_documents, unless_disconnected
 
 if TYPE_CHECKING:
     from edgeai.model import AsyncModel, Chunk
@@ -171,16 +171,8 @@ async def write(
     reply = Reply(body.model, model, task.form, task.deltas, watch, logprobs=bool(body.logprobs))
     if body.stream is not False:
         return EventStream(generation, reply, LINES)
-    documents = await unless_disconnected(request.receive, _collect(generation, reply))
+    documents = await unless_disconnected(request.receive, all_documents(generation, reply))
     return JSONResponse(reply.whole(documents))
-
-
-async def _collect(generation: Generation, reply: Reply) -> list[dict[str, Any]]:
-    documents: list[dict[str, Any]] = []
-    async with generation:
-        async for choice, chunk in generation:
-            documents += reply.events(choice, chunk)
-    return [*documents, *reply.closing(generation.usage)]
 
 
 def nothing_written(name: str, form: Form, reason: str) -> Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from edgeai.engine.terms import Terms
 from edgeai.errors import InvalidInput
 from edgeai.grammar.reply import reply_spec
 from edgeai.grammar.spec import GrammarSpec
@@ -49,17 +50,9 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
             raise InvalidInput("top_logprobs needs logprobs to be true", param="top_logprobs")
         include_usage = check_stream_options(body)
         wanted = await prepare(model, body)
-        params = sampling_params(
-            model,
-            body,
-            max_tokens=body.max_completion_tokens or body.max_tokens,
-            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            grammar=await compiled(model, wanted.spec),
-        )
         reply = ChatReply(model, wanted.deltas, logprobs=bool(body.logprobs), include_usage=include_usage)
-        jobs = plan([wanted.prompt], params, body.stop, body.n or 1, shown=wanted.shown(model))
-        generation = Generation(model, jobs, metrics.of_model(model.name), arrived=arrived, terms=terms)
-        return await answer(request, generation, reply, stream=bool(body.stream), choices=len(jobs))
+        generation = await begin(model, body, wanted, metrics, arrived=arrived, terms=terms)
+        return await answer(request, generation, reply, stream=bool(body.stream), choices=body.n or 1)
 
     return routes
 
@@ -76,11 +69,15 @@ class Wanted:
     thinking: Thinking
 
     def deltas(self) -> ReplyDeltas:
+        """For one choice, in the words of chat completions."""
+        return ReplyDeltas(self.parser(), legacy=self.tools is not None and self.tools.legacy)
+
+    def parser(self) -> Parser:
         """For one choice."""
         parser: Parser = PlainParser() if self.tools is None else self.form.parser()
         if self.reasoning is not None:
             parser = ReasoningParser(self.reasoning, self.thinking, parser)
-        return ReplyDeltas(parser, legacy=self.tools is not None and self.tools.legacy)
+        return parser
 
     def shown(self, model: AsyncModel) -> frozenset[int]:
         """Control tokens among the marks that the parsers look for."""
@@ -106,6 +103,21 @@ async def prepare(model: AsyncModel, body: ChatRequest) -> Wanted:
         thinking=thinking,
     )
     return Wanted(prompt, spec, tools, prompting.form, reasoning, thinking)
+
+
+async def begin(
+    model: AsyncModel, body: ChatRequest, wanted: Wanted, metrics: Metrics, *, arrived: float, terms: Terms
+) -> Generation:
+    """The generation of what is wanted, which runs once somebody iterates. Raises as `compiled` does."""
+    params = sampling_params(
+        model,
+        body,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        grammar=await compiled(model, wanted.spec),
+    )
+    jobs = plan([wanted.prompt], params, body.stop, body.n or 1, shown=wanted.shown(model))
+    return Generation(model, jobs, metrics.of_model(model.name), arrived=arrived, terms=terms)
 
 
 async def encode_chat_prompt(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from edgeai.engine.request import FinishReason
 from edgeai.text.tool_calls.events import Arguments, CallStart, Event, Parser, Reasoning, Text, merged
-
-if TYPE_CHECKING:
-    pass
 
 Delta = dict[str, Any]
 ID_LETTERS = string.ascii_letters + string.digits
@@ -28,10 +25,7 @@ class ReplyDeltas:
 
     def push(self, text: str, finish_reason: FinishReason | None) -> list[Delta]:
         """The deltas that are certain with this text; all of them, with the reason of the end."""
-        events = self._parser.push(text)
-        if finish_reason is not None:
-            events += self._parser.finish(cut=finish_reason is FinishReason.LENGTH)
-        return [self._delta(event) for event in merged(events)]
+        return [self._delta(event) for event in reply_events(self._parser, text, finish_reason)]
 
     def finish_reason(self, reason: FinishReason | None) -> str | None:
         """As the API has it: an end behind a call is one of its own."""
@@ -55,6 +49,14 @@ class ReplyDeltas:
         if self._legacy:
             return {"function_call": function}
         return {"tool_calls": [{"index": self._calls - 1, **head, "function": function}]}
+
+
+def reply_events(parser: Parser, text: str, finish_reason: FinishReason | None) -> Iterator[Event]:
+    """What the parser makes of one more chunk, pieces of the same kind put together."""
+    events = parser.push(text)
+    if finish_reason is not None:
+        events += parser.finish(cut=finish_reason is FinishReason.LENGTH)
+    return merged(events)
 
 
 def new_id() -> str:
