@@ -84,7 +84,21 @@ def create_app(
     if runner is not None:
         app.include_router(file_router(runner.files))
         app.include_router(batch_router(runner))
+    _describe_when_asked(app)
     return app
+
+
+def _describe_when_asked(app: FastAPI) -> None:
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            from edgeai.server.openapi.describe import described
+
+            app.openapi_schema = described(made())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _lifespan(models: ModelPool, guard: Guard, runner: BatchRunner | None) -> Any:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeai.server.api_model import ApiModel
 from edgeai.server.pool.keep_alive import KeepAlive
-from edgeai.server.protocol import Prompt, are_token_ids, one_prompt
+from edgeai.server.protocol import Prompt, Prompts, are_token_ids, one_prompt
 
 MAX_INPUTS = 2048  # texts of a request, as at OpenAI
 MAX_DOCUMENTS = 1000
@@ -32,11 +32,18 @@ def _document(value: Any) -> Any:
     return value
 
 
+Document = Annotated[str, BeforeValidator(_document, json_schema_input_type=str | dict[str, Any])]
+
+
 class EmbeddingsRequest(ApiModel):
     """Body of `POST /v1/embeddings`: OpenAI's, and what E5, BGE and others need."""
 
     model: str | None = None
-    input: Annotated[list[Prompt], BeforeValidator(_inputs), Field(max_length=MAX_INPUTS)]
+    input: Annotated[
+        list[Prompt],
+        BeforeValidator(_inputs, json_schema_input_type=Prompts),
+        Field(max_length=MAX_INPUTS),
+    ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     input_type: str | None = None  # query, passage, ...: the prompt to put before each text
@@ -51,7 +58,8 @@ class RerankRequest(ApiModel):
     model: str | None = None
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[
-        list[Annotated[str, BeforeValidator(_document)]], Field(min_length=1, max_length=MAX_DOCUMENTS)
+        list[Document],
+        Field(min_length=1, max_length=MAX_DOCUMENTS),
     ]
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None

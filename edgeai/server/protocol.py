@@ -27,6 +27,8 @@ Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)] | Literal["interactive",
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority"]
 Timeout = Annotated[float, Field(gt=0, le=86_400)]  # seconds
 Prompt = str | list[int]
+Prompts = Prompt | list[Prompt]
+TextParts = str | list[dict[str, Any]] | None  # before they are put together
 
 
 def _stop_strings(value: Any) -> Any:
@@ -107,7 +109,7 @@ class Message(ApiModel):
     """One turn of a chat. `content` may come as a list of text parts."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | None, BeforeValidator(text_of_parts)] = None
+    content: Annotated[str | None, BeforeValidator(text_of_parts, json_schema_input_type=TextParts)] = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -125,7 +127,7 @@ class GenerationRequest(ApiModel):
     seed: Seed | None = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(_stop_strings),
+        BeforeValidator(_stop_strings, json_schema_input_type=str | list[str] | None),
         Field(max_length=MAX_STOP_STRINGS),
     ] = Field(default_factory=list)
     max_tokens: TokenCount | None = None
@@ -168,7 +170,11 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of `POST /v1/completions`."""
 
-    prompt: Annotated[list[Prompt], BeforeValidator(_prompts), Field(max_length=MAX_CHOICES)]
+    prompt: Annotated[
+        list[Prompt],
+        BeforeValidator(_prompts, json_schema_input_type=Prompts),
+        Field(max_length=MAX_CHOICES),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None

@@ -17,14 +17,17 @@ from edgeai.server.protocol import (
     Seed,
     ServiceTier,
     Temperature,
+    TextParts,
     Timeout,
     TokenCount,
     text_of_parts,
 )
 from edgeai.server.tool_protocol import FunctionDefinition
 
-Text = Annotated[str, BeforeValidator(partial(text_of_parts, kinds=("input_text", "output_text", "text")))]
-Thoughts = Annotated[str | None, BeforeValidator(partial(text_of_parts, kinds=("reasoning_text", "text")))]
+_said = partial(text_of_parts, kinds=("input_text", "output_text", "text"))
+_thought = partial(text_of_parts, kinds=("reasoning_text", "text"))
+Text = Annotated[str, BeforeValidator(_said, json_schema_input_type=str | list[dict[str, Any]])]
+Thoughts = Annotated[str | None, BeforeValidator(_thought, json_schema_input_type=TextParts)]
 
 
 class MessageItem(ApiModel):

@@ -1,0 +1,1 @@
+"""The machine-readable description of the API. Made when somebody asks for it, so that no start pays for it."""
