@@ -33,6 +33,7 @@ def plan_for(
         vocab=architecture.vocab_size,
         token=shape.token_bytes,
         draft=settings.draft_tokens,
+        scales=manifest.quantization.scale_bytes,
     )
     wishes = Wishes(
         context=min(shape.context_length, settings.max_context or shape.context_length),

@@ -238,7 +238,7 @@ class AsyncModel(_LoadedModel):
     ) -> None:
         """`power` slows the engine down, and refuses requests, where heat or a battery ask for it."""
         super().__init__(package, settings, disk)
-        self.engine = AsyncEngine(self._engine, power)
+        self.engine = AsyncEngine(self._engine, power, package.weights)
 
     async def stream(
         self,

@@ -8,8 +8,9 @@ takes at no cost. Where the grid's columns are not in the matrix's order, x is p
     y = MatMulNBits(x) + blocksums(x) @ m'          m' = m + s * (symmetric z - z)
 
 which keeps the weights of GGUF's Q4_1. That term is part of the product (affine.py), but for a tied token table, which
-is also looked up. Scales stay float16 in the file where the source has them so, or integers with a float16 step
-(`SuperScales`); the casts and products are constants that onnxruntime folds when it loads the graph.
+is also looked up. Scales are stored as they are given: as float32 they are read from the file, as float16, or
+integers with a float16 step (`SuperScales`), casts and products are constants that onnxruntime folds when it loads the
+graph, into memory of its own.
 """
 
 from __future__ import annotations
@@ -171,8 +172,8 @@ class LinearBuilder:
 
         Stored as one where that is possible, because every operator that is folded at load makes loading longer.
         """
-        if tensor.super_scales is None and tensor.scales.dtype == own.dtype:
-            whole = np.concatenate([tensor.scales, own], axis=1)
+        if tensor.super_scales is None:
+            whole = np.concatenate([tensor.scales, own.astype(tensor.scales.dtype)], axis=1)
             return self.float32(self.graph.weight(f"{name}.scales", whole), whole)
         offset_scales = self.float32(self.graph.weight(f"{name}.offset_scales", own), own)
         return self.graph.op("Concat", [self.scales(name, tensor), offset_scales], axis=1)

@@ -88,11 +88,16 @@ class MemoryPlan:
         )
 
 
-def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int) -> Costs:
-    """Costs of a model that is not loaded: `weights` bytes on disk, `token` bytes of KV cache for a token."""
+def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int, scales: int = 0) -> Costs:
+    """Costs of a model that is not loaded: `weights` bytes on disk, `token` bytes of KV cache for a token.
+
+    `scales` of the bytes on disk are scales in float32, which take no more memory than half as many in float16, for
+    loading widens those.
+    """
     logits = (1 + draft) * vocab * 4
-    peak = weights * LOADING + vocab * TEXT_BYTES + SERVER_BYTES
-    return Costs(weights * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft, peak)
+    copied = weights - scales // 2
+    peak = copied * LOADING + vocab * TEXT_BYTES + SERVER_BYTES
+    return Costs(copied * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft, peak)
 
 
 def loaded(token: int) -> Costs:

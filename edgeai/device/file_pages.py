@@ -1,15 +1,25 @@
-"""Pages of files that were read once: libraries' initialisation, tables of their kernels, code of imports.
+"""Pages of files that were read once: libraries' initialisation, tables of their kernels, code of imports, weights.
 
 They stay in the process's resident set for as long as nobody needs the memory. `release_file_pages` lets go of them:
 what is read again comes back from the page cache without any reading from the disk, a few pages at a time.
+`WeightPages` does so with one model's weights, again and again: what runs read of the file itself is a small part of
+the token table each time, while the kernel maps 16 pages around every page that is read.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
+import time
+from collections.abc import Callable
+from pathlib import Path
 
-from edgeai.device.mappings import Mapping, own_mappings
+from edgeai.device.mappings import Mapping, own_mappings, own_mappings_of
+
+INTERVAL = 10.0  # seconds; letting go takes a few milliseconds, and so does reading a whole token table again
+
+log = logging.getLogger(__name__)
 
 
 def release_file_pages() -> int:
@@ -17,13 +27,20 @@ def release_file_pages() -> int:
 
     Raises OSError where the kernel does not tell.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     released = 0
     for mapping in filter(is_like_its_file, own_mappings()):
-        if libc.madvise(mapping.start, mapping.stop - mapping.start, mmap.MADV_DONTNEED) == 0:  # else it is locked
+        if _release(mapping):
             released += mapping.resident
     return released
+
+
+def release_pages_of(path: Path) -> None:
+    """The same for one file, also where it is mapped for writing, as onnxruntime maps weights.
+
+    Only for files whose mappings nobody writes to, and nobody removes meanwhile. Raises OSError as above.
+    """
+    for mapping in own_mappings_of(path):
+        _release(mapping)
 
 
 def is_like_its_file(mapping: Mapping) -> bool:
@@ -33,3 +50,40 @@ def is_like_its_file(mapping: Mapping) -> bool:
     """
     modified = mapping.anonymous or mapping.swapped or "w" in mapping.permissions
     return mapping.name.startswith("/") and not modified
+
+
+def _release(mapping: Mapping) -> bool:
+    """Whether it worked; a locked mapping stays."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return bool(libc.madvise(mapping.start, mapping.stop - mapping.start, mmap.MADV_DONTNEED) == 0)
+
+
+class WeightPages:
+    """The pages of a weights file that runs read, let go of `INTERVAL` seconds after the first of them.
+
+    For the thread that runs the model, and that nobody unloads it under. Without a `path` nothing is ever due.
+    """
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._due: float | None = None
+
+    def read(self) -> None:
+        """A run may have read some."""
+        if self._due is None and self._path is not None:
+            self._due = self._clock() + INTERVAL
+
+    def seconds_left(self) -> float | None:
+        """Until they are due; None while none were read."""
+        return None if self._due is None else max(0.0, self._due - self._clock())
+
+    def release_if_due(self) -> None:
+        if self._due is None or self._path is None or self._clock() < self._due:
+            return
+        self._due = None
+        try:
+            release_pages_of(self._path)
+        except OSError as error:  # such as a container without /proc
+            log.info("pages of weights stay: %s", error)
+            self._path = None

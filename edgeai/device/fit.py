@@ -13,7 +13,7 @@ from edgeai.device.profile import Cpu, Memory, kernels
 from edgeai.recipe import ModelSize, QuantizationPlan, Recipe
 
 CONTEXT = 2048  # tokens of the conversation that memory is computed for
-SCALE_BITS = 0.5  # a float16 scale for each block of 32 weights
+SCALE_BITS = 0.5  # a float16 scale for each block of 32 weights; what keeps the grid it comes on has them in float32
 TABLE_BITS = 8 + SCALE_BITS
 LEAST_BITS = 4
 FLOAT_BITS = 16
@@ -45,8 +45,9 @@ class Fit:
 def needs(size: ModelSize, plan: QuantizationPlan) -> Needs:
     """What a recipe's model takes."""
     package = package_bytes(size, plan)
+    packed = package - widened_bytes(size, plan)
     cache = 2 * size.layers * size.kv_heads * size.head * 4 * min(CONTEXT, size.context)
-    return Needs(download_bytes(size), package, int(PROCESS_BYTES + UNPACKED * package + cache))
+    return Needs(download_bytes(size), package, int(PROCESS_BYTES + UNPACKED * packed + cache))
 
 
 def download_bytes(size: ModelSize) -> int:
@@ -66,7 +67,13 @@ def package_bytes(size: ModelSize, plan: QuantizationPlan) -> int:
         weights = (size.parameters - size.table) * (bits + SCALE_BITS) + size.table * TABLE_BITS
     else:
         weights = size.parameters * (bits + SCALE_BITS)
-    return int(weights / 8) + size.vocab * TOKEN_BYTES
+    return int(weights / 8) + size.vocab * TOKEN_BYTES + widened_bytes(size, plan)
+
+
+def widened_bytes(size: ModelSize, plan: QuantizationPlan) -> int:
+    """What float32 scales take on disk beyond float16 ones, where weights keep the grid they come on."""
+    kept = plan.max_size is None and code_bits(size, plan) is None and size.source_bits < FLOAT_BITS
+    return int(size.parameters * SCALE_BITS / 8) if kept else 0
 
 
 def code_bits(size: ModelSize, plan: QuantizationPlan) -> float | None:

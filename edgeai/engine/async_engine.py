@@ -16,8 +16,10 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edgeai.device.affinity import pin_thread
+from edgeai.device.file_pages import WeightPages
 from edgeai.device.power_governor import PowerGovernor, Restraint
 from edgeai.device.pressure import PressureWatch
 from edgeai.engine.adapters import Adapter
@@ -44,12 +46,16 @@ class _Stream:
 
 
 class AsyncEngine:
-    """Takes requests from any coroutine of any event loop. Starts its thread at once; `close` ends it."""
+    """Takes requests from any coroutine of any event loop. Starts its thread at once; `close` ends it.
 
-    def __init__(self, engine: Engine, power: PowerGovernor | None = None) -> None:
+    Pages of the file `weights` that runs have read do not stay in memory for longer than some seconds.
+    """
+
+    def __init__(self, engine: Engine, power: PowerGovernor | None = None, weights: Path | None = None) -> None:
         """`power` slows the engine down, and refuses requests, where heat or a battery ask for it."""
         self._engine = engine
         self._power = power
+        self._pages = WeightPages(weights)  # touched by the owner only
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}  # touched by the owner only
         self._numbers = itertools.count()
@@ -144,8 +150,12 @@ class AsyncEngine:
     def _own(self) -> None:
         """The owner's loop: obey commands, compute a step, deliver; sleep when there is nothing to do."""
         pin_thread(self._engine.settings.cpus)
+        self._pages.read()  # by loading
         while not self._closing:
             self._obey(wait=not self._engine.has_work)
+            self._pages.release_if_due()
+            if self._engine.has_work:
+                self._pages.read()
             began = self._beat = time.monotonic()
             try:
                 outputs = self._engine.step()
@@ -170,7 +180,8 @@ class AsyncEngine:
 
     def _obey(self, *, wait: bool) -> None:
         with contextlib.suppress(queue.Empty):
-            timeout = self._engine.memory.idle_seconds(watched=self._watch.armed)
+            sleeps = (self._engine.memory.idle_seconds(watched=self._watch.armed), self._pages.seconds_left())
+            timeout = min((seconds for seconds in sleeps if seconds is not None), default=None)
             while True:
                 self._commands.get(block=wait, timeout=timeout)()
                 wait = False

@@ -101,6 +101,7 @@ class Quantization(Strict):
     bits_per_weight: float  # with scales, over all tensors
     tensor_types: dict[str, int]  # number of tensors by encoding, such as {"Q4_1": 210}
     expected_kl: float | None = None  # by the sensitivities that a mixture of bits was chosen by
+    scale_bytes: int = 0  # of weights.bin: scales as float32, which loading leaves in the file's pages
 
 
 class Quality(Strict):

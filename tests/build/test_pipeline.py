@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeai.build import pipeline
@@ -20,6 +21,7 @@ from edgeai.build.validate import GRAPH_LIMIT
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import InvalidInput, NotFound, SourceError, UnsupportedModel, ValidationFailed
 from edgeai.model import Model
+from edgeai.package.manifest import INT8_GRAPH_NAME
 from edgeai.package.package import Package
 from edgeai.recipe import QuantizationPlan
 from edgeai.sources.gguf_blocks import DECODERS, FLOATS
@@ -90,6 +92,18 @@ def test_every_quantized_type_is_kept_as_it_is(encoding: str, write_gguf: Write,
     assert Package.open(target).weights.stat().st_size * 8 < 14.5 * 10 * 256 * 256 * 2
 
 
+def test_scales_on_the_source_s_grid_are_float32_in_the_file(tiny_gguf: Path, target: Path) -> None:
+    """Nothing casts them when the graph is loaded; the table's 8-bit blocks and the matrices' 4-bit ones alike."""
+    build(tiny_gguf, target)
+    package = Package.open(target)
+    for graph in (package.graph, target / INT8_GRAPH_NAME):
+        found = onnx.load(graph, load_external_data=False).graph
+        types = {tensor.data_type for tensor in found.initializer if tensor.name.endswith(".scales")}
+        assert types == {onnx.TensorProto.FLOAT}
+        assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in found.initializer}
+    assert 0 < package.manifest.quantization.scale_bytes < package.weights.stat().st_size // 4
+
+
 def test_quality_is_recorded(tiny_gguf: Path, target: Path) -> None:
     quality = build(tiny_gguf, target).quality
     assert quality == Package.open(target).manifest.quality
@@ -126,6 +140,7 @@ def test_floats_are_rounded_on_request(encoding: str, bits: int, write_gguf: Wri
     assert quantization.scheme == "rtn"
     expected = {"F32": 5, "RTN4": 14, "RTN8": 1} if bits == 4 else {"F32": 5, "RTN8": 15}
     assert quantization.tensor_types == expected
+    assert quantization.scale_bytes == 0  # float16, for a size was asked for
     assert bits < quantization.bits_per_weight < bits + 2.5  # half a bit of scales, and the table has eight
     assert report.quality.mean_kl < (0.2 if bits == 4 else 0.01)
 

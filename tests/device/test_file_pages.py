@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.device.file_pages import release_file_pages
-from edgeai.device.mappings import own_mappings
+from edgeai.device import file_pages
+from edgeai.device.file_pages import INTERVAL, WeightPages, release_file_pages, release_pages_of
+from edgeai.device.mappings import Mapping, own_mappings
 
 SIZE = 8 << 20
 PROT_READ, PROT_WRITE = 1, 2
@@ -59,3 +60,50 @@ def test_a_page_that_was_written_before_it_was_locked_for_writing_stays(file: Pa
         release_file_pages()
         assert mapped[0] == 255
         assert protect(address, SIZE, PROT_READ | PROT_WRITE) == 0
+
+
+def test_weights_go_although_they_are_mapped_for_writing(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(file.read_bytes())
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    with (
+        file.open("rb") as opened,
+        other.open("rb") as beside,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped,
+        mmap.mmap(beside.fileno(), 0, access=mmap.ACCESS_COPY) as untouched,
+    ):
+        assert sum(mapped[:: mmap.PAGESIZE]) == sum(untouched[:: mmap.PAGESIZE]) == 0
+        release_pages_of(link)
+        assert (resident(file), resident(other)) == (0, SIZE)
+        assert mapped[:] == untouched[:]
+
+
+def test_weights_go_some_seconds_after_they_were_read_and_once(file: Path) -> None:
+    now = 100.0
+    pages = WeightPages(file, lambda: now)
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert pages.seconds_left() is None
+        pages.read()
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        now += INTERVAL - 1
+        pages.read()
+        pages.release_if_due()
+        assert (pages.seconds_left(), resident(file)) == (1.0, SIZE)
+        now += 1
+        pages.release_if_due()
+        assert (pages.seconds_left(), resident(file)) == (None, 0)
+
+
+def test_nothing_is_due_without_a_file_or_a_word_from_the_kernel(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def untold(path: Path) -> list[Mapping]:
+        raise FileNotFoundError("/proc/self/maps", path)
+
+    none, silent = WeightPages(None), WeightPages(file, iter([0.0, INTERVAL]).__next__)
+    none.read()
+    assert none.seconds_left() is None
+    monkeypatch.setattr(file_pages, "own_mappings_of", untold)
+    silent.read()
+    silent.release_if_due()
+    silent.read()
+    assert silent.seconds_left() is None

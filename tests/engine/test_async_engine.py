@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from edgeai.device import file_pages
+from edgeai.device.mappings import own_mappings
 from edgeai.device.power import Power
 from edgeai.device.power_governor import PowerGovernor
 from edgeai.engine.async_engine import LEAST_REST, MOST_REST, AsyncEngine
@@ -291,6 +293,32 @@ def test_what_is_closed_leaves_memory_without_the_garbage_collector(tiny_graph: 
         assert asyncio.run(live())() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.2])
+def test_weights_leave_memory_when_they_are_not_read(
+    tiny_graph: Path, tiny_shape: ModelShape, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    """Between any two steps, or only once the engine is idle; answers are the same."""
+    weights = tiny_graph.with_name("weights.bin")
+    monkeypatch.setattr(file_pages, "INTERVAL", interval)
+
+    def resident() -> int:
+        return sum(mapping.resident for mapping in own_mappings() if mapping.name == str(weights.resolve()))
+
+    async def answer(path: Path | None) -> tuple[list[int], int]:
+        engine = AsyncEngine(Engine(tiny_graph, tiny_shape, SETTINGS), weights=path)
+        try:
+            tokens = await collect(engine.generate(PROMPTS[0], GREEDY))
+            if path is not None:
+                await until(lambda: not resident())
+            return tokens, resident()
+        finally:
+            await engine.close()
+
+    (plain, kept), (tidied, left) = asyncio.run(answer(None)), asyncio.run(answer(weights))
+    assert (tidied, left) == (plain, 0)
+    assert kept > 0
 
 
 class TestPower:
