@@ -13,6 +13,7 @@ MAX_BRACKETS = 200_000  # in a body: as objects and lists each takes twenty time
 _OPENING = (b"[", b"{")
 # What is no JSON. Pages from elsewhere may send it without asking, but not without saying where they come from.
 UPLOADS = {"/v1/files": "multipart/form-data"}
+OLLAMA = "/api/"  # Ollama takes every body for JSON, and `curl -d` calls what it sends a form
 
 
 def check_head(scope: Scope, headers: Headers) -> None:
@@ -30,8 +31,16 @@ def check_head(scope: Scope, headers: Headers) -> None:
         raise HTTPException(415, "the body is compressed, but must be plain (leave out content-encoding)")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted = UPLOADS.get(scope["path"], "application/json")
-    if scope["method"] == "POST" and kind != wanted:
+    if scope["method"] == "POST" and scope["path"].startswith(OLLAMA) and "origin" not in headers:
+        _call_json(scope)
+    elif scope["method"] == "POST" and kind != wanted:
         raise HTTPException(415, f"the content type is {kind or 'missing'}, but must be {wanted}")
+
+
+def _call_json(scope: Scope) -> None:
+    """Have the body read as JSON whatever it is called. A browser would have said which page sends it."""
+    kept = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    scope["headers"] = [*kept, (b"content-type", b"application/json")]
 
 
 def check_brackets(body: bytes, already: int = 0) -> int:

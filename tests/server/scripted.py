@@ -14,6 +14,7 @@ from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, Tok
 from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.errors import Overloaded
+from edgeai.model import Chunk
 from edgeai.text import ChatTemplate, Detokenizer, StopStrings, Tokenizer, encode_chat
 from edgeai.text.token_bytes import BYTE_OF_LETTER
 
@@ -142,6 +143,6 @@ class ScriptedModel:
             if reason is not None and not stopped:
                 text += stops.finish()
             output = TokenOutput(token, finish_reason=reason)
-            yield SimpleNamespace(text=text, tokens=(output,), finish_reason=FinishReason.STOP if stopped else reason)
+            yield Chunk(text, (output,), FinishReason.STOP if stopped else reason)
             if stopped or reason:
                 return

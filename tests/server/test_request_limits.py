@@ -68,3 +68,17 @@ def test_numbers_without_measure(served: Served, number: str) -> None:
         body = f'{{"messages": {json.dumps(HELLO)}, "{field}": {number}}}'
         answer = post(served.url + CHAT, content=body, headers=JSON)
         assert answer.status_code in (200, 400), answer.text
+
+
+def test_ollamas_clients_need_not_call_json_by_its_name(served: Served) -> None:
+    """`curl -d` says that it sends a form; a form that a page elsewhere sends has an origin, and is refused."""
+    body = json.dumps({"model": "scripted", "messages": HELLO, "stream": False})
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for headers in (form, {}):
+        answer = post(f"{served.url}/api/chat", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["done"]) == (200, True)
+    own = {**form, "origin": served.url}
+    assert post(f"{served.url}/api/chat", content=body, headers=own).status_code == 415
+    elsewhere = {**form, "origin": "https://elsewhere.example"}
+    assert post(f"{served.url}/api/chat", content=body, headers=elsewhere).status_code == 403
+    assert post(served.url + CHAT, content=body, headers=form).status_code == 415
