@@ -75,7 +75,7 @@ class Framing:
     after: bytes
     waiting: bytes | None  # None where nothing can be sent that is no document
     end: bytes
-    error: Callable[[dict[str, Any]], dict[str, Any]]  # from OpenAI's body of an error
+    error: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]  # documents for OpenAI's body of an error
     named: bool = False  # each document's type is the event's name
 
     def frame(self, document: dict[str, Any]) -> bytes:
@@ -86,9 +86,9 @@ class Framing:
 
 
 EVENTS = Framing(
-    "text/event-stream; charset=utf-8", b"data: ", b"\n\n", b": waiting\n\n", b"data: [DONE]\n\n", lambda body: body
+    "text/event-stream; charset=utf-8", b"data: ", b"\n\n", b": waiting\n\n", b"data: [DONE]\n\n", lambda body: [body]
 )
-LINES = Framing("application/x-ndjson", b"", b"\n", None, b"", ollama_error)
+LINES = Framing("application/x-ndjson", b"", b"\n", None, b"", lambda body: [ollama_error(body)])
 TYPED_EVENTS = replace(EVENTS, end=b"", named=True)
 
 
@@ -121,13 +121,13 @@ class EventStream(Response):
             if isinstance(error, asyncio.CancelledError):
                 error = Overloaded("the server is shutting down", "try again later")
             scope["state"]["status"], body = describe(error)
-            await self._write(send, self._framing.frame(self._framing.error(body)), last=True)
+            await self._write(send, self._framed(self._framing.error(body)), last=True)
 
     async def _send_all(self, send: Send) -> None:
         async with self._generation:
             while (item := await self._next(send)) is not None:
-                await self._write(send, b"".join(map(self._framing.frame, self._reply.events(*item))))
-        closing = b"".join(map(self._framing.frame, self._reply.closing(self._generation.usage)))
+                await self._write(send, self._framed(self._reply.events(*item)))
+        closing = self._framed(self._reply.closing(self._generation.usage))
         await self._write(send, closing + self._framing.end, last=True)
 
     async def _next(self, send: Send) -> tuple[int, Chunk] | None:
@@ -140,6 +140,9 @@ class EventStream(Response):
                     raise
             if self._framing.waiting is not None:
                 await self._write(send, self._framing.waiting)
+
+    def _framed(self, documents: Iterable[dict[str, Any]]) -> bytes:
+        return b"".join(map(self._framing.frame, documents))
 
     async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
         if not self._started:

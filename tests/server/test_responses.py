@@ -144,6 +144,21 @@ def test_a_failure_in_a_stream_is_an_event(model: ScriptedModel, served: Served)
     assert post(served, input="Hi", stream=True).status_code == 500
 
 
+def test_a_failure_before_the_first_token_begins_a_response_too(
+    model: ScriptedModel, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When comments have kept the connection alive, the client's package wants to see the beginning first."""
+    monkeypatch.setattr("edgeai.server.streaming.KEEP_ALIVE_SECONDS", 0.01)
+    model.script.fail_after, model.script.prefill = 0, 0.1
+    with client.responses.stream(model="scripted", input="Hi") as stream:
+        assert [event.type for event in stream] == ["response.created", "response.in_progress", "response.failed"]
+
+
+def test_a_stream_that_cannot_begin_names_the_field_as_sent(served: Served) -> None:
+    answer = post(served, input="a" * 2100, stream=True)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+
+
 def test_items_become_turns(model: ScriptedModel, served: Served) -> None:
     items = [
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "In English."}]},

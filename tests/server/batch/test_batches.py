@@ -68,6 +68,14 @@ def test_a_batch_is_answered(client: openai.OpenAI) -> None:
     assert client.files.retrieve(batch.output_file_id).purpose == "batch_output"
 
 
+def test_responses_can_be_batched(client: openai.OpenAI) -> None:
+    responses: Any = "/v1/responses"
+    batch = run(client, line(1, url=responses, input="Hello"), endpoint=responses)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 1)
+    (answer,) = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
+    assert answer["response"]["body"]["output"][0]["content"][0]["text"] == "Yes."
+
+
 def test_what_fails_is_in_the_file_of_errors(client: openai.OpenAI) -> None:
     batch = run(client, line(1), line(2, temperature=99), line(3, model="nobody"))
     assert batch.request_counts.model_dump() == {"total": 3, "completed": 1, "failed": 2}

@@ -37,10 +37,7 @@ class ResponseReply:
 
     def events(self, _choice: int, chunk: Chunk) -> Iterator[Json]:
         """What a chunk adds."""
-        if not self._begun:
-            self._begun = True
-            for name in ("response.created", "response.in_progress"):
-                yield self._event(name, response=self._response("in_progress"))
+        yield from self._begin()
         thinking = self._items.thinking
         self._unsaid += self._shown.push(chunk)
         for event in reply_events(self._parser, chunk.text, chunk.finish_reason):
@@ -61,10 +58,17 @@ class ResponseReply:
         )
         yield self._event(f"response.{self._status}", response=response)
 
-    def failed(self, body: Json) -> Json:
-        """The event for an error that comes when the stream has begun; `body` is that of an error answer."""
+    def failed(self, body: Json) -> Iterator[Json]:
+        """What tells of an error that comes when the stream has begun; `body` is that of an error answer."""
+        yield from self._begin()
         error = {"code": "server_error", "message": body["error"]["message"]}
-        return self._event("response.failed", response=self._response("failed", error=error))
+        yield self._event("response.failed", response=self._response("failed", error=error))
+
+    def _begin(self) -> Iterator[Json]:
+        if not self._begun:
+            self._begun = True
+            for name in ("response.created", "response.in_progress"):
+                yield self._event(name, response=self._response("in_progress"))
 
     @property
     def _status(self) -> str:
@@ -94,7 +98,7 @@ class ResponseReply:
 def _head(model: AsyncModel, body: ResponsesRequest) -> Json:
     """What a response says before there is anything of it; of the request what OpenAI's API repeats."""
     defaults = model.default_params(temperature=body.temperature, top_p=body.top_p)
-    given = body.model_dump(mode="json", by_alias=True, exclude_none=True)
+    given = body.model_dump(mode="json", by_alias=True, exclude_none=True, include={"text", "tools"})
     return {
         "id": new_item_id("resp"),
         "object": "response",

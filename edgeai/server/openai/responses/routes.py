@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from edgeai.server.metrics import Metrics
 from edgeai.server.model_pool import ModelPool
@@ -16,6 +17,14 @@ from edgeai.server.openai.responses.reply import ResponseReply
 from edgeai.server.openai.responses.translate import chat_request, own_words
 from edgeai.server.openai.terms import terms_of
 from edgeai.server.streaming import TYPED_EVENTS, EventStream, all_documents, unless_disconnected
+
+
+class ResponseStream(EventStream):
+    """Errors before the first event come when the endpoint has returned."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with own_words():
+            await super().__call__(scope, receive, send)
 
 
 def router(models: ModelPool, metrics: Metrics) -> APIRouter:
@@ -34,7 +43,7 @@ def router(models: ModelPool, metrics: Metrics) -> APIRouter:
             request.state.usage = generation.usage
             reply = ResponseReply(model, body, wanted.parser())
             if body.stream:
-                return EventStream(generation, reply, replace(TYPED_EVENTS, error=reply.failed))
+                return ResponseStream(generation, reply, replace(TYPED_EVENTS, error=reply.failed))
             *_, last = await unless_disconnected(request.receive, all_documents(generation, reply))
             return JSONResponse(last["response"])
 
