@@ -30,6 +30,10 @@ def quotation(seed: int) -> str:
     return f"{text}\nThe same list once more:\n\n{again}"
 
 
+class NoRoom(RuntimeError):
+    """A server that is too busy to answer now."""
+
+
 @dataclass(frozen=True)
 class Golden:
     """A question and what is right to answer."""
@@ -37,9 +41,9 @@ class Golden:
     seed: int
     answer: Answer
 
-    def check(self, base_url: str) -> Answer:
-        """Ask again. Raises RuntimeError for anything else than the right answer."""
-        answer = ask_quotation(base_url, self.seed)
+    def check(self, base_url: str, *, key: str = "any") -> Answer:
+        """Ask again. Raises RuntimeError for anything else than the right answer, `NoRoom` when there is none now."""
+        answer = ask_quotation(base_url, self.seed, key=key)
         if answer.tokens != self.answer.tokens:
             raise RuntimeError(f"answered {answer.tokens} instead of {self.answer.tokens}")
         apart = max(abs(a - b) for a, b in zip(answer.logprobs, self.answer.logprobs, strict=True))
@@ -48,12 +52,14 @@ class Golden:
         return answer
 
 
-def ask_quotation(base_url: str, seed: int) -> Answer:
+def ask_quotation(base_url: str, seed: int, *, key: str = "any") -> Answer:
     """The greedy continuation of that seed's text. Raises RuntimeError where there is none."""
     try:
-        answer = ask(base_url, quotation(seed), max_tokens=12, alternatives=2)
+        answer = ask(base_url, quotation(seed), max_tokens=12, alternatives=2, key=key)
     except (OSError, HTTPException) as error:
         raise RuntimeError(f"no answer: {error}") from error
+    if answer.status in (429, 503):
+        raise NoRoom(f"told to come again: status {answer.status}")
     if answer.status != 200:
         raise RuntimeError(f"no answer: status {answer.status}")
     return answer
@@ -66,11 +72,11 @@ def stream(base_url: str, seed: int) -> None:
         chat(base_url, "Why is the sky blue?", before=[system], max_tokens=200)
 
 
-def goldens(base_url: str, count: int) -> list[Golden]:
+def goldens(base_url: str, count: int, *, key: str = "any") -> list[Golden]:
     """Questions whose answers no rounding can change. Raises RuntimeError when the model has too few of them."""
     found: list[Golden] = []
     for seed in range(40 * count):
-        answer = ask_quotation(base_url, seed)
+        answer = ask_quotation(base_url, seed, key=key)
         if answer.lead > CLEAR:
             found.append(Golden(seed, answer))
         if len(found) == count:

@@ -173,14 +173,19 @@ def warmed_up(lab: Lab, server: Server, home: str, number: int) -> Server:
     return server
 
 
+def clock_of(offset: Path) -> dict[str, str]:
+    """Variables of a process whose clock is off by what that file says, such as "+40d"; needs `FAKETIME`."""
+    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+    return env | {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+
+
 def clock_jumps(lab: Lab, count: int) -> str | None:
     """A clock that jumps while the server runs; blocks must go on being written, and be there after a restart."""
     fault, home = "clock jump", "clock"
     if not FAKETIME:
         return "not tried: libfaketime is not installed (Debian: faketime)"
     offset = lab.work / "offset"
-    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
-    env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    env = clock_of(offset)
     while lab.record.tried[fault] < count and not lab.time_is_up:
         number = lab.record.tried[fault]
         offset.write_text(f"{JUMPS[number % len(JUMPS)]:+d}d")

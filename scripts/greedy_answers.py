@@ -29,11 +29,13 @@ class Answer:
         return min(one - other for one, other in best_two)
 
 
-def ask(base_url: str, prompt: str, *, max_tokens: int, alternatives: int, timeout: float = PATIENCE) -> Answer:
+def ask(
+    base_url: str, prompt: str, *, max_tokens: int, alternatives: int, key: str = "any", timeout: float = PATIENCE
+) -> Answer:
     """The greedy continuation of a prompt. Raises OSError and http.client.HTTPException when the server is gone."""
     body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": alternatives}
     body |= {"repetition_penalty": 1.0, "logit_bias": {}}
-    response = call(base_url, "/v1/completions", body, timeout=timeout)
+    response = call(base_url, "/v1/completions", body, key=key, timeout=timeout)
     if response.status != 200:
         return Answer(response.status, response.headers.get("retry-after"))
     found = response.document["choices"][0]["logprobs"]

@@ -36,9 +36,11 @@ class Response:
     document: dict[str, Any]
 
 
-def call(base_url: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = PATIENCE) -> Response:
+def call(
+    base_url: str, path: str, body: Mapping[str, Any] | None = None, *, key: str = "any", timeout: float = PATIENCE
+) -> Response:
     """POST of a body, GET without one. Raises OSError and http.client.HTTPException when the server is gone."""
-    with _asked(base_url, path, body, timeout=timeout) as response:
+    with _asked(base_url, path, body, timeout=timeout, Authorization=f"Bearer {key}") as response:
         return Response(response.status, response.headers, json.loads(response.read()))
 
 

@@ -37,6 +37,7 @@ class Server:
 
     `base_url` is http://127.0.0.1:PORT, where all servers speak OpenAI's API under /v1; `started` is
     time.perf_counter() just before the process was made. `start` makes it: by default as a child of this one.
+    `port` is where one listened before it; by default any that is free.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Server:
         *,
         environment: Mapping[str, str] | None = None,
         start: Start | None = None,
+        port: int | None = None,
     ) -> None:
         self.log = log
-        self._port = free_port()
+        self._port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         command = [*command, "--host", "127.0.0.1", "--port", str(self._port)]
         self.started = time.perf_counter()
@@ -58,6 +60,10 @@ class Server:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     def ready(self) -> Self:
         """Wait until it answers. Raises `Ended`, or RuntimeError when it takes too long."""

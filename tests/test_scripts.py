@@ -78,6 +78,7 @@ def test_a_python_without_venv_is_told_what_to_install_and_nothing_is_left(check
         "bench_embeddings",
         "bench_load",
         "bench_servers",
+        "soak",
         "build_llama_server",
     ],
 )
