@@ -173,6 +173,16 @@ def test_a_ratio_above_1_is_better() -> None:
     assert "| short, first token | 10 / 5 | 0.500 | 1.000 | 2.00x | 1.000 | 3.000 | 3.00x |" in peer_table(found)
 
 
+def test_tracebacks_are_found_in_a_log() -> None:
+    from soak import tracebacks
+
+    head = "Traceback (most recent call last):\n  File x\n"
+    assert tracebacks("all is well\n") == []
+    assert tracebacks(f"{head}    time.sleep(delay)\nOSError: [Errno 22] Invalid argument\nready\n") == []
+    crash = f"{head}    1 / 0\nZeroDivisionError: division by zero\n"
+    assert len(tracebacks(f"started\n{crash}{crash}stopped\n")) == 2
+
+
 @pytest.mark.slow
 def test_a_short_soak_finds_nothing(smollm_package: Package, tmp_path: Path) -> None:
     command = [sys.executable, SCRIPTS / "soak.py", smollm_package.path, "--clients", "8", "--seconds", "15"]

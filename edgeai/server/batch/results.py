@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from edgeai.package.durable import raise_if_full
 
@@ -21,11 +22,12 @@ class Results:
         self.done: set[str] = set()  # custom ids that have an answer
         self.counts = {OUTPUT: 0, ERRORS: 0}
         self._folder = folder
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, FileIO] = {}
 
     def __enter__(self) -> Self:
         for name in (OUTPUT, ERRORS):
-            self._files[name] = (self._folder / name).open("a+b")
+            # No buffer: it would keep what the disk had no room for, and write it later, in front of the next line.
+            self._files[name] = (self._folder / name).open("ab", buffering=0)
             self._recover(name)
         return self
 
@@ -51,8 +53,7 @@ class Results:
         end = file.seek(0, os.SEEK_END)
         data = json.dumps(line).encode() + b"\n"
         try:
-            file.write(data)
-            file.flush()
+            _write(file, data)
             os.fsync(file.fileno())
         except OSError as error:
             os.truncate(self._folder / name, end)  # a line is there whole or not at all
@@ -62,17 +63,23 @@ class Results:
 
     def _recover(self, name: str) -> None:
         """Count whole lines, and cut off what follows the last of them."""
-        file = self._files[name]
-        file.seek(0)
         end = 0
-        for line in file:
-            custom_id = _custom_id(line)
-            if custom_id is None:
-                break
-            end += len(line)
-            self.done.add(custom_id)
-            self.counts[name] += 1
-        file.truncate(end)
+        with (self._folder / name).open("rb") as lines:
+            for line in lines:
+                custom_id = _custom_id(line)
+                if custom_id is None:
+                    break
+                end += len(line)
+                self.done.add(custom_id)
+                self.counts[name] += 1
+        os.truncate(self._folder / name, end)
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """All of it: a disk that fills up may take a part."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _custom_id(line: bytes) -> str | None:

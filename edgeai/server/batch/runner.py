@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,13 +128,20 @@ class BatchRunner:
                 continue
             first = min(waiting, key=lambda batch: (batch.times["created"], batch.id))
             try:
-                await self._run(first)
+                await self._run_or_fail(first)
             except OutOfDisk as error:
                 log.warning("%s waits: %s", first.id, error)
                 await asyncio.sleep(LONGEST_WAIT)
-            except Exception as error:
-                log.exception("%s failed", first.id)
-                self._save(self._batches[first.id].at("failed", errors=_because(error)))
+
+    async def _run_or_fail(self, batch: Batch) -> None:
+        """Run a batch; one that cannot be run has failed. Raises `OutOfDisk`, also when there is no room to say so."""
+        try:
+            await self._run(batch)
+        except OutOfDisk:
+            raise
+        except Exception as error:
+            log.exception("%s failed", batch.id)
+            self._save(self._batches[batch.id].at("failed", errors=_because(error)))
 
     async def _run(self, batch: Batch) -> None:
         """Bring a batch to its end, from wherever it is."""
@@ -152,7 +159,7 @@ class BatchRunner:
                 self._current = self._running = None
             await self._finish(self._batches[batch.id], results)
 
-    def _lines(self, batch: Batch) -> Iterator[bytes]:
+    def _lines(self, batch: Batch) -> Generator[bytes, None, None]:
         with self.files.path(batch.input_file_id, batch.owner).open("rb") as file:
             yield from filter(bytes.strip, file)
 
@@ -161,7 +168,8 @@ class BatchRunner:
         if batch.status != "in_progress":
             return
         self._cancelled.clear()
-        todo = (each for each in requests(self._lines(batch)) if each.custom_id not in results.done)
+        lines = self._lines(batch)
+        todo = (each for each in requests(lines) if each.custom_id not in results.done)
         writing = asyncio.Lock()
         working = (self._worker(batch, todo, results, writing) for _ in range(PARALLEL))
         workers: asyncio.Future[Any] = asyncio.gather(*working)
@@ -174,6 +182,7 @@ class BatchRunner:
             workers.cancel()
             cancelled.cancel()
             await asyncio.gather(workers, cancelled, return_exceptions=True)
+            lines.close()  # and the file with them
 
     async def _worker(
         self, batch: Batch, todo: Iterator[BatchRequest], results: Results, writing: asyncio.Lock

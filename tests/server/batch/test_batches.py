@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +282,36 @@ def test_a_full_disk_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Results, "add", add)
 
+    ended = run_batch(tmp_path)
+    assert (ended.status, ended.completed) == ("completed", 9)
+
+
+def test_no_room_to_say_that_a_batch_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeai.server.batch.runner.LONGEST_WAIT", 0.01)
+    add, save = Results.add, BatchRunner._save
+    fails, full = iter([True]), iter([True])
+
+    def failing_add(self: Results, *arguments: Any) -> None:
+        if next(fails, False):
+            raise OSError("the disk is odd")
+        add(self, *arguments)
+
+    def full_save(self: BatchRunner, batch: Batch) -> Batch:
+        if batch.status == "failed" and next(full, False):
+            raise OutOfDisk("no room")
+        return save(self, batch)
+
+    monkeypatch.setattr(Results, "add", failing_add)
+    monkeypatch.setattr(BatchRunner, "_save", full_save)
+    ended = run_batch(tmp_path)
+    assert (ended.status, ended.completed) == ("completed", 9)
+
+
+def run_batch(folder: Path) -> Batch:
+    """A batch of nine lines, from its beginning to its end."""
+
     async def main() -> Batch:
-        runs = runner(tmp_path, Server())
+        runs = runner(folder, Server())
         runs.start()
         entry = runs.files.add("a", "batch", "\n".join(map(line, range(9))).encode(), "")
         ids = {"output_file_id": "file-" + "1" * 24, "error_file_id": "file-" + "2" * 24}
@@ -291,8 +321,29 @@ def test_a_full_disk_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await runs.stop()
         return runs.get(batch.id, "")
 
-    ended = asyncio.run(main())
-    assert (ended.status, ended.completed) == ("completed", 9)
+    return asyncio.run(main())
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_nothing_is_left_of_a_line_that_has_no_room(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.add("a", 200, {})
+        with files_of_at_most((tmp_path / OUTPUT).stat().st_size + 50), pytest.raises(OSError, match="too large"):
+            results.add("b", 200, {"text": "x" * 2000})
+        results.add("c", 200, {})
+        results.add("b", 200, {})
+    lines = (tmp_path / OUTPUT).read_bytes().splitlines()
+    assert [json.loads(each)["custom_id"] for each in lines] == ["a", "c", "b"]
 
 
 def test_lines_are_on_disk_before_they_count(tmp_path: Path) -> None:
