@@ -156,6 +156,7 @@ class BatchRunner:
             try:
                 await self._answer(batch, results)
             finally:
+                self._batches[batch.id] = self._counted(self._batches[batch.id])  # to be told of while it waits
                 self._current = self._running = None
             await self._finish(self._batches[batch.id], results)
 

@@ -307,15 +307,43 @@ def test_no_room_to_say_that_a_batch_has_failed(tmp_path: Path, monkeypatch: pyt
     assert (ended.status, ended.completed) == ("completed", 9)
 
 
+def test_a_batch_that_waits_for_room_tells_what_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Results.add
+    room = iter([True] * 3)
+
+    def full_add(self: Results, *arguments: Any) -> None:
+        if not next(room, False):
+            raise OutOfDisk("no room")
+        add(self, *arguments)
+
+    monkeypatch.setattr(Results, "add", full_add)
+
+    async def main() -> int:
+        runs = runner(tmp_path, Server())
+        runs.start()
+        batch = nine_lines(runs)
+        while runs._current or runs.get(batch.id, "").status != "in_progress":
+            await asyncio.sleep(0.001)
+        await runs.stop()
+        return runs.get(batch.id, "").completed
+
+    assert asyncio.run(main()) == 3
+
+
+def nine_lines(runs: BatchRunner) -> Batch:
+    """A batch that has just been asked for."""
+    entry = runs.files.add("a", "batch", "\n".join(map(line, range(9))).encode(), "")
+    ids = {"output_file_id": "file-" + "1" * 24, "error_file_id": "file-" + "2" * 24}
+    return runs.create("", CHAT, entry.id, window="24h", metadata=None, **ids)
+
+
 def run_batch(folder: Path) -> Batch:
     """A batch of nine lines, from its beginning to its end."""
 
     async def main() -> Batch:
         runs = runner(folder, Server())
         runs.start()
-        entry = runs.files.add("a", "batch", "\n".join(map(line, range(9))).encode(), "")
-        ids = {"output_file_id": "file-" + "1" * 24, "error_file_id": "file-" + "2" * 24}
-        batch = runs.create("", CHAT, entry.id, window="24h", metadata=None, **ids)
+        batch = nine_lines(runs)
         while runs.get(batch.id, "").status not in ENDED:
             await asyncio.sleep(0.001)
         await runs.stop()
