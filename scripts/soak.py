@@ -264,7 +264,7 @@ def beside(args: argparse.Namespace, findings: Findings) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
-    parser.add_argument("--seconds", type=float, default=300.0, help="of traffic")
+    parser.add_argument("--seconds", type=float, default=300.0, help="of traffic; 0 for --peer alone")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--batch", type=int, default=100, help="lines of the batch behind them")
     parser.add_argument("--seed", type=int, default=1)
@@ -273,8 +273,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
     args = parser.parse_args()
     args.package = args.package.resolve()
-    with tempfile.TemporaryDirectory(prefix="edgeai-soak-") as work, subject(args.package, Path(work)) as served:
-        findings = asyncio.run(Soak(served, args).run())
+    findings = Findings()
+    if args.seconds:
+        with tempfile.TemporaryDirectory(prefix="edgeai-soak-") as work, subject(args.package, Path(work)) as served:
+            findings = asyncio.run(Soak(served, args).run())
     if args.peer:
         beside(args, findings)
     print(report(findings))

@@ -78,7 +78,7 @@ def latencies(answers: Sequence[Answer]) -> Latencies:
 
 def report(findings: Findings) -> str:
     """All of it."""
-    parts = [outcome_table(findings.outcomes), latency_table(findings.latencies)]
+    parts = [outcome_table(findings.outcomes), latency_table(findings.latencies)] if findings.outcomes else []
     if findings.growth:
         parts.append(growth_table(findings.growth))
     if findings.peer:
