@@ -214,11 +214,8 @@ class Soak:
         found.problems += wrong(answers) + self._promises.lost
         found.problems += [f"not healthy: {failure}" for failure in watch.failures]
         found.problems += [f"{each.name} grew by {each.grown:.1f}" for each in found.growth if not each.good]
-        before, *crashes = self._subject.said().split(TRACEBACK)
-        if crashes:
-            found.problems.append(
-                f"{len(crashes)} tracebacks in the log: {before[-300:]}{TRACEBACK}{crashes[0][:3000]}"
-            )
+        if crashes := tracebacks(self._subject.said()):
+            found.problems.append(f"{len(crashes)} tracebacks in the log: {crashes[0]}")
 
     def _moment(self, share: float) -> float:
         return self._started + share * float(self._args.seconds)
