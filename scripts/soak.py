@@ -170,16 +170,16 @@ class Soak:
     def _compare(self, fresh: Sample, rest: Sample, window: list[Sample]) -> None:
         """What the server holds at rest, beside a fresh one and beside itself under load."""
         self.findings.growth = growth(window)
-        used = median(sample.rss_mib for sample in window)
+        used = median(sample.own_mib for sample in window)
         self.findings.seen.append(
             f"at rest: {rest.running} running, {rest.waiting} waiting; {rest.descriptors} descriptors"
-            f" (fresh {fresh.descriptors}), {rest.threads} threads (fresh {fresh.threads}), {rest.rss_mib:.0f} MiB"
-            f" (fresh {fresh.rss_mib:.0f}, under load {used:.0f}), {rest.kv_mib:.0f} MiB of the cache in use"
+            f" (fresh {fresh.descriptors}), {rest.threads} threads (fresh {fresh.threads}), {rest.own_mib:.0f} MiB"
+            f" (fresh {fresh.own_mib:.0f}, under load {used:.0f}) and {rest.kv_mib:.0f} MiB of KV cache"
         )
         if rest.descriptors > fresh.descriptors + SPARE_DESCRIPTORS:
             self.findings.problems.append(f"descriptors are left open: {rest.descriptors} of {fresh.descriptors}")
-        if any(each.judged for each in self.findings.growth) and rest.rss_mib > 1.05 * used:
-            self.findings.problems.append(f"memory does not come back: {rest.rss_mib:.0f} MiB")
+        if any(each.judged for each in self.findings.growth) and rest.own_mib > 1.05 * used:
+            self.findings.problems.append(f"memory does not come back: {rest.own_mib:.0f} MiB")
 
     def _finish(self) -> None:
         """Promises once more, and a server that is told to stop while it answers."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,16 @@ def test_a_leak_is_told_from_peaks() -> None:
     assert [each.good for each in steady] == [True, True, True]
     assert [each.judged for each in steady] == [True, True, True]
     leak, *others = growth(samples(lambda n: 400.0 + n))
-    assert (leak.name, leak.good, round(leak.grown)) == ("rss_mib", False, 99)
+    assert (leak.name, leak.good, round(leak.grown)) == ("own_mib", False, 99)
     assert all(each.good for each in others)
+
+
+def test_a_cache_that_fills_is_no_leak() -> None:
+    from soak_watch import growth
+
+    filling = [replace(sample, kv_mib=n) for n, sample in enumerate(samples(lambda n: 400.0 + n))]
+    memory, *_ = growth(filling)
+    assert (memory.good, memory.grown) == (True, 0.0)
 
 
 def test_a_short_time_is_not_judged() -> None:
@@ -162,7 +171,7 @@ def test_what_is_wrong_is_told_once() -> None:
     found = Findings(30.0, outcomes([*bad, fine]), latencies([fine]), growth(samples(lambda n: 400.0 + n)), [], ["bad"])
     assert json.loads(json.dumps(found.document()))["outcomes"] == {"short": {"500": 3, "200": 1}}
     assert "| short | 4 | 1 | 3 |" in report(found)
-    assert "| rss_mib | 449.5 | +99.0 | 22.5 |" in report(found)
+    assert "| own_mib | 449.5 | +99.0 | 22.5 |" in report(found)
     assert report(found).endswith("PROBLEM: bad")
 
 
