@@ -107,7 +107,8 @@ def test_texts_of_generated_schemas_are_valid(
     try:
         (text,) = texts(compiler, smollm_tokenizer, schema, range(seed, seed + 1))
     except InvalidInput as error:
-        assert "Unsatisfiable" in str(error)  # noqa: PT017 (most schemas have texts)
+        # Most schemas have texts; of some there are none, of others none that the model's tokens can spell.
+        assert "Unsatisfiable" in str(error) or "tokens cannot spell" in str(error)  # noqa: PT017
         return
     check(text, schema)
 
