@@ -15,11 +15,11 @@ import httpx
 import openai
 import pytest
 
-from edgeai.model import AsyncModel, default_settings
 from edgeai.package.package import Package
 from tests.fixtures import patience
 from tests.fixtures.patience import PATIENCE
-from tests.server.serving import Served, serving
+from tests.server.serving import Served
+from tests.server.smollm import client_of, serving_smollm
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -35,14 +35,13 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def served(smollm_package: Package) -> Iterator[Served]:
-    settings = default_settings(smollm_package.manifest, max_rows=8, max_context=2048, kv_budget_bytes=1 << 30)
-    with serving(AsyncModel.load(smollm_package, settings)) as server:
+    with serving_smollm(smollm_package) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made:
+    with client_of(served) as made:
         yield made
 
 
