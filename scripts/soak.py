@@ -215,7 +215,7 @@ class Soak:
         found.problems += [f"not healthy: {failure}" for failure in watch.failures]
         found.problems += [f"{each.name} grew by {each.grown:.1f}" for each in found.growth if not each.good]
         if crashes := tracebacks(self._subject.said()):
-            found.problems.append(f"{len(crashes)} tracebacks in the log: {crashes[0]}")
+            found.problems.append(f"{len(crashes)} tracebacks in the log: {TRACEBACK.join(crashes[:3])}")
 
     def _moment(self, share: float) -> float:
         return self._started + share * float(self._args.seconds)

@@ -16,8 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from edgeai.errors import OutOfDisk
 
@@ -42,7 +42,7 @@ def write_file(path: Path, data: Data, *, size: int | None = None, mode: int = 0
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             os.fchmod(file.fileno(), mode)
             written = write_chunks(file, data, path, size=size)
@@ -62,19 +62,28 @@ def publish_file(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def write_chunks(file: BinaryIO, data: Data, path: Path, *, size: int | None = None) -> int:
-    """Write `data` to an open file and sync it; `path` names it in the `OutOfDisk` that a full disk raises."""
+def write_chunks(file: FileIO, data: Data, path: Path, *, size: int | None = None) -> int:
+    """Write `data` to an open file and sync it; `path` names it in the `OutOfDisk` that a full disk raises.
+
+    The file has no buffer: one that the disk has no room for would be written, and fail, once more at its closing.
+    """
     attempted = 0
     try:
         for chunk in chunks_of(data):
             attempted += len(chunk)
-            file.write(chunk)
-        file.flush()
+            write_all(file, chunk)
         os.fsync(file.fileno())
     except OSError as error:
         raise_if_full(error, path, size or attempted)
         raise
     return attempted
+
+
+def write_all(file: FileIO, data: Chunk) -> None:
+    """Write all of `data`: a disk that fills up may take a part."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def chunks_of(data: Data) -> Iterable[Chunk]:

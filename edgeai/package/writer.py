@@ -72,7 +72,7 @@ class PackageWriter:
                 digest.update(chunk)
                 yield chunk
 
-        with path.open("xb") as file:
+        with path.open("xb", buffering=0) as file:
             written = durable.write_chunks(file, hashed(), path, size=size)
         self._entries[name] = FileEntry(sha256=digest.hexdigest(), size=written)
         return self._entries[name]

@@ -192,7 +192,10 @@ def test_removing_makes_a_folder_disappear(tmp_path: Path) -> None:
 
 
 def test_a_full_device_is_out_of_disk_and_says_how_much_was_needed() -> None:
-    with Path("/dev/full").open("wb") as file, pytest.raises(OutOfDisk, match=r"full: at least 25\.0 MB needed"):
+    with (
+        Path("/dev/full").open("wb", buffering=0) as file,
+        pytest.raises(OutOfDisk, match=r"full: at least 25\.0 MB needed"),
+    ):
         durable.write_chunks(file, [b"x" * 100_000], Path("/dev/full"), size=25_000_000)
 
 
@@ -204,7 +207,7 @@ from edgeai.package import durable
 target = Path(sys.argv[1]) / "file"
 durable.write_file(target, b"old")
 try:
-    durable.write_file(target, (b"x" * 100_000 for _ in range(100)))
+    durable.write_file(target, (b"x" * int(sys.argv[2]) for _ in range(20_000_000 // int(sys.argv[2]))))
 except OutOfDisk as error:
     print(error.message)
 assert target.read_bytes() == b"old"
@@ -212,9 +215,10 @@ print([path.name for path in target.parent.iterdir()])
 """
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    shell = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1"'
-    command = ["unshare", "-rm", "sh", "-c", shell, "sh", tmp_path, sys.executable, WRITE_TOO_MUCH]
+@pytest.mark.parametrize("chunk", [1000, 100_000])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, chunk: int) -> None:
+    shell = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1" "$4"'
+    command = ["unshare", "-rm", "sh", "-c", shell, "sh", tmp_path, sys.executable, WRITE_TOO_MUCH, str(chunk)]
     try:
         probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True)
     except FileNotFoundError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgeai.package.durable import raise_if_full
+from edgeai.package.durable import raise_if_full, write_all
 
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 
@@ -23,6 +24,7 @@ class Results:
         self.counts = {OUTPUT: 0, ERRORS: 0}
         self._folder = folder
         self._files: dict[str, FileIO] = {}
+        self._lock = threading.Lock()  # a thread may still write when nobody waits for it any more
 
     def __enter__(self) -> Self:
         for name in (OUTPUT, ERRORS):
@@ -34,15 +36,17 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        with self._lock:
+            for file in self._files.values():
+                file.close()
 
     def add(self, custom_id: str, status: int, body: Any) -> None:
         """Keep an answer; what has no status of success goes to the errors. Raises `OutOfDisk`."""
         response = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": body}
         line = {"id": f"batch_req_{secrets.token_hex(12)}", "custom_id": custom_id, "response": response, "error": None}
-        self._append(OUTPUT if status == 200 else ERRORS, line)
-        self.done.add(custom_id)
+        with self._lock:
+            self._append(OUTPUT if status == 200 else ERRORS, line)
+            self.done.add(custom_id)
 
     def read(self, name: str) -> bytes:
         """All lines of `name`."""
@@ -53,7 +57,7 @@ class Results:
         end = file.seek(0, os.SEEK_END)
         data = json.dumps(line).encode() + b"\n"
         try:
-            _write(file, data)
+            write_all(file, data)
             os.fsync(file.fileno())
         except OSError as error:
             os.truncate(self._folder / name, end)  # a line is there whole or not at all
@@ -73,13 +77,6 @@ class Results:
                 self.done.add(custom_id)
                 self.counts[name] += 1
         os.truncate(self._folder / name, end)
-
-
-def _write(file: FileIO, data: bytes) -> None:
-    """All of it: a disk that fills up may take a part."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def _custom_id(line: bytes) -> str | None:

@@ -172,17 +172,17 @@ class BatchRunner:
         lines = self._lines(batch)
         todo = (each for each in requests(lines) if each.custom_id not in results.done)
         writing = asyncio.Lock()
-        working = (self._worker(batch, todo, results, writing) for _ in range(PARALLEL))
-        workers: asyncio.Future[Any] = asyncio.gather(*working)
-        cancelled: asyncio.Future[Any] = asyncio.ensure_future(self._cancelled.wait())
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        workers = [asyncio.create_task(self._worker(batch, todo, results, writing)) for _ in range(PARALLEL)]
+        working = asyncio.gather(*workers)
         try:
-            await asyncio.wait((workers, cancelled), return_when=asyncio.FIRST_COMPLETED)
-            if workers.done():
-                workers.result()  # raises what a worker raised
+            await asyncio.wait((working, cancelled), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()  # raises what a worker raised
         finally:
-            workers.cancel()
-            cancelled.cancel()
-            await asyncio.gather(workers, cancelled, return_exceptions=True)
+            for task in (*workers, cancelled):
+                task.cancel()  # also those that go on beside one that failed: the files of results close now
+            await asyncio.gather(working, *workers, cancelled, return_exceptions=True)
             lines.close()  # and the file with them
 
     async def _worker(

@@ -330,6 +330,31 @@ def test_a_batch_that_waits_for_room_tells_what_is_answered(tmp_path: Path, monk
     assert asyncio.run(main()) == 3
 
 
+def test_no_request_goes_on_while_a_batch_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer would be lost, and it would be asked again."""
+
+    def full_add(self: Results, *arguments: Any) -> None:
+        raise OutOfDisk("no room")
+
+    monkeypatch.setattr(Results, "add", full_add)
+
+    async def main() -> tuple[int, int]:
+        server = Server()
+        server.after = 1  # the others are in the server when the first finds no room
+        runs = runner(tmp_path, server)
+        runs.start()
+        batch = nine_lines(runs)
+        while runs._current or runs.get(batch.id, "").status != "in_progress":
+            await asyncio.sleep(0.001)
+        server.hold.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await runs.stop()
+        return len(server.asked), runs.get(batch.id, "").completed
+
+    assert asyncio.run(main()) == (1, 0)
+
+
 def nine_lines(runs: BatchRunner) -> Batch:
     """A batch that has just been asked for."""
     entry = runs.files.add("a", "batch", "\n".join(map(line, range(9))).encode(), "")
