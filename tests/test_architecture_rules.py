@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
     {"build", "engine"},
     {"architectures", "device", "discovery", "encoder"},
     {"sources", "keys"},
+    {"appliance"},
     {"package", "settings", "grammar"},
     {"onnx_session", "text", "config", "exporter"},
     {"recipe", "progress"},

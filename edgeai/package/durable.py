@@ -23,6 +23,7 @@ from edgeai.errors import OutOfDisk
 
 TEMPORARY_PREFIX = ".edgeai-tmp-"
 REPLACED_PREFIX = ".edgeai-old-"  # followed by the name that is being replaced
+SECTOR_BYTES = 512  # what a disk writes whole or not at all
 YOUNG_SECONDS = 60.0  # a temporary exists for a moment before it is locked
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
@@ -52,6 +53,19 @@ def write_file(path: Path, data: Data, *, size: int | None = None, mode: int = 0
         raise
     sync_folder(path.parent)
     return written
+
+
+def overwrite_sector(path: Path, data: bytes) -> None:
+    """Replace the first `SECTOR_BYTES` of a file, in place and synced, by as many or, in a shorter file, its size.
+
+    For FAT, where a rename over another file is several writes, after which both names may share the same clusters. A
+    disk writes a sector whole or not at all. Raises ValueError for another size of `data`.
+    """
+    with path.open("r+b", buffering=0) as file:
+        if len(data) != min(SECTOR_BYTES, os.fstat(file.fileno()).st_size):
+            raise ValueError(f"{len(data)} bytes do not replace the first sector of {path}")
+        os.pwrite(file.fileno(), data, 0)
+        os.fsync(file.fileno())
 
 
 def publish_file(temporary: Path, final: Path) -> None:

@@ -229,3 +229,24 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, chunk:
     message, names = result.stdout.splitlines()
     assert message.startswith("no room for file: at least 1.")
     assert names == "['file']"
+
+
+def test_a_sector_is_replaced_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"1" * 1024)
+    number = target.stat().st_ino
+    with recorded_syncs_and_renames(monkeypatch) as events:
+        durable.overwrite_sector(target, b"2" * 512)
+    assert target.read_bytes() == b"2" * 512 + b"1" * 512
+    assert target.stat().st_ino == number
+    assert events == [("sync", "file")]
+
+
+def test_only_a_whole_sector_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"short")
+    durable.overwrite_sector(target, b"SHORT")
+    assert target.read_bytes() == b"SHORT"
+    for wrong in (b"longer", b"", b"x" * 512):
+        with pytest.raises(ValueError, match="do not replace the first sector"):
+            durable.overwrite_sector(target, wrong)

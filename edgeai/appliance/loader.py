@@ -1,0 +1,56 @@
+"""What a boot loader is told: a slot that is good, and perhaps one to try before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+from edgeai.errors import StateDamaged
+
+Slot = Literal["a", "b"]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a boot loader is told. `trying` is started before `good`, `tries_left` times; with none left it has failed.
+
+    A loader that does not count has None for `tries_left`: whether `trying` still is to be started is not in its files.
+    """
+
+    good: Slot
+    trying: Slot | None = None
+    tries_left: int | None = None
+
+
+class Loader(Protocol):
+    """The files of one boot loader."""
+
+    @property
+    def reboot_argument(self) -> str | None:
+        """What a reboot has to be told for the trial to start; None: nothing."""
+
+    def command_line_file(self, command_line: str) -> tuple[str, bytes]:
+        """Name and content of the file in a slot's folder from which the kernel gets this command line."""
+
+    def read(self) -> Choice:
+        """What it is told. Raises `StateDamaged` for files that cannot be read as they are."""
+
+    def set_trial(self, slot: Slot) -> None:
+        """Start `slot` once or a few times, before the good one again."""
+
+    def set_good(self, slot: Slot) -> None:
+        """Start `slot` from now on, and try none."""
+
+
+def other(slot: Slot) -> Slot:
+    """The slot that `slot` is not."""
+    return "b" if slot == "a" else "a"
+
+
+def as_slot(text: str, where: Path) -> Slot:
+    """`text` as a slot. Raises `StateDamaged`, naming the file it stands in."""
+    if text not in SLOTS:
+        raise StateDamaged(f"{where} names slot {text!r}", "a slot is a or b")
+    return text
