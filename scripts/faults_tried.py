@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import false_clock
+from false_clock import FalseClock
 from faults_damage import DAMAGES
 from faults_lab import GOLDENS, KV_BUDGET, Lab, kv_files, remount, small_disk, temporaries, traffic
 from faults_questions import stream
@@ -18,10 +20,6 @@ from servers import Server
 
 REFUSED = "was damaged and is removed"
 JUMPS = (1, 40, -1, 3650, -365, -20000, 400, -30, 20000)  # days: boards without a battery wake up in 1970
-FAKETIME = [
-    *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
-    *Path("/usr/lib").glob("faketime/libfaketimeMT.so.1"),
-]
 
 
 def kills(lab: Lab, count: int) -> str | None:
@@ -173,30 +171,24 @@ def warmed_up(lab: Lab, server: Server, home: str, number: int) -> Server:
     return server
 
 
-def clock_of(offset: Path) -> dict[str, str]:
-    """Variables of a process whose clock is off by what that file says, such as "+40d"; needs `FAKETIME`."""
-    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
-    return env | {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
-
-
 def clock_jumps(lab: Lab, count: int) -> str | None:
     """A clock that jumps while the server runs; blocks must go on being written, and be there after a restart."""
     fault, home = "clock jump", "clock"
-    if not FAKETIME:
-        return "not tried: libfaketime is not installed (Debian: faketime)"
-    offset = lab.work / "offset"
-    env = clock_of(offset)
+    if false_clock.MISSING:
+        return f"not tried: {false_clock.MISSING}"
+    clock = FalseClock(lab.work)
     while lab.record.tried[fault] < count and not lab.time_is_up:
         number = lab.record.tried[fault]
-        offset.write_text(f"{JUMPS[number % len(JUMPS)]:+d}d")
-        with lab.record.trial(fault), lab.server(home, env=env) as server:
+        before_start, after = JUMPS[number % len(JUMPS)], JUMPS[(number + 1) % len(JUMPS)]
+        clock.jump_to(days=before_start)
+        with lab.record.trial(fault), lab.server(home, env=clock.environment) as server:
             server.ready()
-            offset.write_text(f"{JUMPS[(number + 1) % len(JUMPS)]:+d}d")
+            clock.jump_to(days=after)
             lab.check(server, number % GOLDENS)
             before = newest(lab.work / home)
             stream(server.base_url, 3000 + number)
             if not wait_until(lambda: newest(lab.work / home) > before):  # noqa: B023 (called at once)
-                raise RuntimeError(f"no block is written after the clock jumped to {offset.read_text()}")
+                raise RuntimeError(f"no block is written after the clock jumped by {after:+d} days")
             lab.record.seen[f"{fault}/tokens restored"] += lab.check(server, number % GOLDENS)
             lab.check_budget(home)
             server.stop()

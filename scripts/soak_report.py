@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +14,10 @@ from soak_watch import Growth
 
 STREAMED = ("short", "shared", "long")
 WHOLE = ("whole", "json_schema", "tools")
+
+REFUSED = ("429", "503")  # for now: to be asked again
+_WAITS = re.compile(r"batch_\w+ waits: (.*)")  # in the server's log
+_MESSAGE = re.compile(r'"message": ?"((?:[^"\\]|\\.)*)"')
 
 Latencies = dict[str, tuple[float, float, float]]  # by kind and metric: p50, p95, and of how many
 
@@ -27,6 +32,7 @@ class Findings:
     growth: list[Growth] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)  # what shows that faults took effect
     problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # who was told to come again, and why
     peer: dict[str, Latencies] = field(default_factory=dict)  # by server, under the same traffic
 
     def document(self) -> dict[str, Any]:
@@ -53,6 +59,20 @@ def wrong(answers: Iterable[Answer]) -> list[str]:
             counts[key] += 1
             examples.setdefault(key, answer.said)
     return [f"{kind}: {count} times {what}: {examples[kind, what]}" for (kind, what), count in counts.items()]
+
+
+def refusals(answers: Iterable[Answer], log: str) -> list[str]:
+    """Who was told to come again, how often and why: clients by what they were answered, the batch by the log."""
+    told: Counter[str] = Counter()
+    for answer in answers:
+        if answer.outcome in REFUSED:
+            said = _MESSAGE.search(answer.said)
+            told[f"clients, {answer.outcome}: {said[1] if said else answer.said}"] += 1
+    told.update(f"the batch: {why}" for why in _WAITS.findall(log))
+    together: Counter[str] = Counter()
+    for line, count in told.items():
+        together[re.sub(r"\b\d+\b(?= )", "N", line)] += count  # the same words with other figures are the same
+    return [f"told to come again, {count} times: {line}" for line, count in sorted(together.items())]
 
 
 def latencies(answers: Sequence[Answer]) -> Latencies:
@@ -83,7 +103,7 @@ def report(findings: Findings) -> str:
         parts.append(growth_table(findings.growth))
     if findings.peer:
         parts.append(peer_table(findings.peer))
-    parts.append("\n".join(f"- {line}" for line in findings.seen))
+    parts.append("\n".join(f"- {line}" for line in [*findings.refused, *findings.seen]))
     parts.append("\n".join(f"PROBLEM: {line}" for line in findings.problems) or "No problem was found.")
     return "\n\n".join(parts)
 

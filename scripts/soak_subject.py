@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import false_clock
+from false_clock import FalseClock
 from faults_lab import small_disk
-from faults_tried import FAKETIME, clock_of, fill
+from faults_tried import fill
 from servers import ROOT, Server, edgeai_command
 from soak_clients import Target
 
@@ -34,13 +36,15 @@ class Subject:
         self.missing: dict[str, str] = {}
         if not disk:
             self.missing["full disk"] = "mounting a small disk is not permitted"
-        if not FAKETIME:
-            self.missing["clock jump"] = "libfaketime is not installed (Debian: faketime)"
-        self._log, self._offset = work / "server.log", work / "offset"
+        self.clock: FalseClock | None = None
+        if false_clock.MISSING:
+            self.missing["clock jump"] = false_clock.MISSING
+        else:
+            self.clock = FalseClock(work)
+        self._log = work / "server.log"
         self._command = edgeai_command(package, *OPTIONS, "--kv-disk", str(KV_DISK), "--kv-writes", "100GiB", "--auth")
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._environment = {"EDGEAI_HOME": str(self.home), "PYTHONPATH": path}
-        self.set_clock("+0d")
         self.admin = self.make_key("watch", "--scope", "admin")
         self.target = Target("", [self.make_key(f"desk-{number}") for number in range(DESKS)])
         self.server: Server
@@ -48,7 +52,7 @@ class Subject:
 
     def start(self) -> None:
         """Start it, or start it again where it was. Raises RuntimeError when it does not."""
-        clock = clock_of(self._offset) if FAKETIME else {}
+        clock = self.clock.environment if self.clock else {}
         self.server = Server(self._command, self._log, environment=self._environment | clock, port=self._port)
         self._port = self.server.port
         try:
@@ -64,10 +68,6 @@ class Subject:
         """Without any warning. No client can be answered until the next `start` is done."""
         self.target.down.append((time.perf_counter(), math.inf))
         self.server.kill()
-
-    def set_clock(self, offset: str) -> None:
-        """Have the server's clock jump to so far from the right time, such as "+40d"."""
-        self._offset.write_text(offset)
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:

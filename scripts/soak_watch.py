@@ -126,7 +126,7 @@ class Watch:
             self._pid(),
             running=health["running"],
             waiting=health["waiting"],
-            kv_mib=gauges.get("edgeai_kv_cache_used_bytes", 0) / 2**20,
+            kv_mib=gauges.get("edgeai_kv_cache_written_bytes", 0) / 2**20,
             answered_in=answered,
         )
 

@@ -165,6 +165,7 @@ class Engine:
             accepted_tokens=self._accepted_tokens,
             memory=self.memory.state,
             expired=self.admission.expired,
+            kv_written_bytes=self.scheduler.committed_bytes,
             queued={priority.label: count for priority, count in self.scheduler.waiting.lengths().items()},
         )
 

@@ -92,4 +92,5 @@ class EngineStats:
     memory: MemoryState = MemoryState()
     alive: bool = True  # whether the engine comes back from its work
     expired: int = 0  # requests that were refused or ended for their deadline
+    kv_written_bytes: int = 0  # those of `kv_used_bytes` that are not only reserved, and so in memory
     queued: Mapping[str, int] = field(default_factory=dict)  # of those that wait, by class

@@ -200,6 +200,7 @@ class BatchRunner:
             status, answer, headers = await self._post(batch.endpoint, body, batch.owner)
             if status not in AGAIN:
                 return status, answer
+            log.info("%s waits: %s", batch.id, answer["error"]["message"])
             await asyncio.sleep(min(LONGEST_WAIT, max(SHORTEST_WAIT, float(headers.get("retry-after", "1")))))
 
     async def _finish(self, batch: Batch, results: Results) -> None:

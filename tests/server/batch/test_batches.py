@@ -188,7 +188,7 @@ class Server:
         busy = len(self.asked) % 3 == 0
         await asyncio.sleep(0)
         if busy:
-            return 503, {"error": {}}, {"retry-after": "0"}
+            return 503, {"error": {"message": "7 requests are waiting already"}}, {"retry-after": "0"}
         return 200, {"to": question, "tier": body["service_tier"], "client": client}, {}
 
 
