@@ -3,12 +3,14 @@
 Heat: a board that throttles is slow at its firmware's will, for everybody, and ages. So work is thinned out as soon as
 the limit is near: after each step the engine rests for as long as `duty` asks. The duty falls by a fifth at each look
 while the processor is within `NEAR` degrees of the limit, and comes back by a tenth while it is cooler than that by
-`AWAY`, which settles without a model of the board's cooling.
+`AWAY`, which settles without a model of the board's cooling. The number of sequences that run at once follows the duty:
+a few answers at a bearable pace get done before a battery is empty, many slow ones do not.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +37,10 @@ class Restraint:
     batch: bool = True  # whether work that can wait is done
     refusing: bool = False  # whether new requests are refused
     reasons: tuple[str, ...] = ()
+
+    def rows(self, most: int) -> int:
+        """How many of `most` sequences may run at once: the same share, so that those that do keep their pace."""
+        return max(1, math.ceil(most * self.duty))
 
     @property
     def why(self) -> str:

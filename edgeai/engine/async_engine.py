@@ -104,7 +104,8 @@ class AsyncEngine:
 
     def stats(self) -> EngineStats:
         """A snapshot, perhaps a step old."""
-        return replace(self._engine.stats(), alive=self.alive)
+        stats = self._engine.stats()
+        return replace(stats, alive=self.alive, rows=min(stats.rows, self._allowed_rows()))
 
     @property
     def alive(self) -> bool:
@@ -156,6 +157,7 @@ class AsyncEngine:
             self._pages.release_if_due()
             if self._engine.has_work:
                 self._pages.read()
+            self._engine.scheduler.allowed_rows = self._allowed_rows()
             began = self._beat = time.monotonic()
             try:
                 outputs = self._engine.step()
@@ -167,6 +169,11 @@ class AsyncEngine:
                 self._deliver_failures()
             self._rest(time.monotonic() - began)
         self._end()
+
+    def _allowed_rows(self) -> int:
+        """How many sequences power and heat let run at once."""
+        most = self._engine.settings.max_rows
+        return most if self._power is None else self._power.look().rows(most)
 
     def _rest(self, worked: float) -> None:
         """Sleep for the part of the time that power and heat leave free."""

@@ -57,6 +57,7 @@ class Scheduler:
         self.budget = KVBudget(settings.kv_budget_bytes, arena, cache)
         self.preemptions = 0
         self.rows = settings.max_rows  # how many may run at once; fewer while memory is scarce
+        self.allowed_rows = settings.max_rows  # fewer while power is; nobody who runs has to leave for that
         self._arena = arena
         self._token_bytes = shape.token_bytes
         self._reuse = PrefixReuse(settings, arena, cache, self.budget, store)
@@ -218,7 +219,7 @@ class Scheduler:
         sequence = self._next()
         if sequence is None or self._reuse.filling is not None or not self._at_once(sequence):
             return None
-        if len(self.running) < self.rows or self._displace(sequence):
+        if len(self.running) < min(self.rows, self.allowed_rows) or self._displace(sequence):
             return sequence
         newcomer = self._newcomer()
         victim = None if newcomer is None else of_a_crowd(self.running, newcomer)

@@ -23,6 +23,7 @@ _TOKEN_LATENCIES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 
 _GAUGES = {
     "edgeai_num_requests_running": "Sequences that are being read or written.",
     "edgeai_num_requests_waiting": "Sequences that wait for a slot.",
+    "edgeai_rows": "Sequences that may run at once; fewer while memory or power is scarce.",
     "edgeai_kv_cache_usage_perc": "Used part of the KV cache's budget, 0 to 1.",
     "edgeai_kv_cache_used_bytes": "Used bytes of the KV cache's budget.",
     "edgeai_kv_cache_written_bytes": "Those of them that are not only reserved, and so in memory.",
@@ -134,6 +135,7 @@ def _values(stats: EngineStats) -> dict[str, float]:
     return {
         "edgeai_num_requests_running": stats.running,
         "edgeai_num_requests_waiting": stats.waiting,
+        "edgeai_rows": stats.rows,
         "edgeai_kv_cache_usage_perc": stats.kv_used_bytes / max(1, stats.kv_budget_bytes),
         "edgeai_kv_cache_used_bytes": stats.kv_used_bytes,
         "edgeai_kv_cache_written_bytes": stats.kv_written_bytes,

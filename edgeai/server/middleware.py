@@ -21,7 +21,7 @@ from edgeai.server.errors import error_response, http_error_response
 from edgeai.server.guard import Guard
 from edgeai.server.logs import REQUEST_ID, new_id, request_id
 from edgeai.server.metrics import Metrics
-from edgeai.server.power import HEADER
+from edgeai.server.power import power_headers
 from edgeai.server.request_limits import UPLOADS, check_brackets, check_head
 
 log = logging.getLogger("edgeai.server")
@@ -46,8 +46,7 @@ class Gate:
             return
         started = time.perf_counter()
         exchange = _Exchange(scope, receive, send, self._bodies, self._guard.settings.body_seconds)
-        if why := self._power.look().why:
-            exchange.told[HEADER] = why
+        exchange.told |= power_headers(self._power)
         token = request_id.set(exchange.told[REQUEST_ID])
         try:
             await self._answer(exchange)

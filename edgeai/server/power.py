@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from edgeai.device.power import Power
 from edgeai.device.power_governor import PowerGovernor
 
-HEADER = "edgeai-restrained"  # why answers are slower, or refused, now
+REASON_HEADER, DUTY_HEADER = "edgeai-restrained", "edgeai-duty"  # why answers are slower, or refused, now; how much
 
 _GAUGES: Mapping[str, tuple[str, Callable[[Power], float | None]]] = {
     "edgeai_temperature_celsius": ("Of the processor.", lambda power: power.celsius),
@@ -42,6 +42,12 @@ class PowerCollector(Collector):
         yield GaugeMetricFamily("edgeai_duty_ratio", "Share of time in which engines may work.", value=restraint.duty)
         yield GaugeMetricFamily("edgeai_batch_refused", "Whether batch work waits.", value=float(not restraint.batch))
         yield CounterMetricFamily("edgeai_energy_joules", "Taken while there was work.", value=self._governor.joules)
+
+
+def power_headers(governor: PowerGovernor) -> dict[str, str]:
+    """What every answer says while the server is restrained."""
+    restraint = governor.look()
+    return {REASON_HEADER: restraint.why, DUTY_HEADER: f"{restraint.duty:.2f}"} if restraint.why else {}
 
 
 def device_state(governor: PowerGovernor, tokens: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Counts:
 
     running: int
     waiting: int
+    rows: int  # that may run at once now
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
@@ -42,6 +43,7 @@ class Counts:
         return cls(
             running=sum(each.running for each in stats),
             waiting=sum(each.waiting for each in stats),
+            rows=sum(each.rows for each in stats),
             prompt_tokens=sum(each.prompt_tokens for each in stats),
             cached_tokens=sum(each.prefix_cache_hit_tokens for each in stats),
             generated_tokens=sum(each.generated_tokens for each in stats),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgeai.device.power import Power, read_power
-from edgeai.device.power_governor import LEAST, LOOK_SECONDS, PowerGovernor
+from edgeai.device.power_governor import LEAST, LOOK_SECONDS, PowerGovernor, Restraint
 
 PI = "devices/platform/soc/soc:firmware/get_throttled"
 
@@ -150,6 +150,11 @@ def test_the_last_of_a_battery(percent: float, duty: float, batch: bool, refusin
     device.look()
     restraint = device.governor.restraint
     assert (restraint.duty, restraint.batch, restraint.refusing) == (duty, batch, refusing)
+
+
+def test_rows_follow_the_duty_and_one_is_left() -> None:
+    assert [Restraint(duty).rows(8) for duty in (1.0, 0.8, 0.5, 0.3, 0.01)] == [8, 7, 4, 3, 1]
+    assert Restraint(0.2).rows(1) == 1
 
 
 def test_a_battery_that_is_charged_restrains_nobody() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -17,11 +18,11 @@ import pytest
 
 from edgeai.device import file_pages
 from edgeai.device.mappings import own_mappings
-from edgeai.device.power import Power
-from edgeai.device.power_governor import PowerGovernor
+from edgeai.device.power import Power, read_power
+from edgeai.device.power_governor import LOOK_SECONDS, PowerGovernor
 from edgeai.engine.async_engine import LEAST_REST, MOST_REST, AsyncEngine
 from edgeai.engine.config import EngineSettings, ModelShape
-from edgeai.engine.engine import Engine
+from edgeai.engine.engine import Engine, Outputs
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.terms import Priority, Terms
@@ -357,6 +358,45 @@ class TestPower:
         working = rests[:-1]  # after the last step nothing is left to rest from
         assert all(took >= min(due, MOST_REST) * 0.9 for due, took in working if due > 2 * LEAST_REST)
         assert sum(due for due, _ in working) > 0
+
+    def test_fewer_run_at_once_until_it_is_charged(
+        self, tiny_graph: Path, tiny_shape: ModelShape, tmp_path: Path
+    ) -> None:
+        battery = tmp_path / "class" / "power_supply" / "BAT0"
+        battery.mkdir(parents=True)
+        for name, word in {"type": "Battery", "status": "Discharging", "capacity": "9"}.items():
+            (battery / name).write_text(f"{word}\n")
+        looks = itertools.count(step=LOOK_SECONDS)
+        governor = PowerGovernor(lambda: read_power(tmp_path), lambda: next(looks))
+        inner = Engine(tiny_graph, tiny_shape, SETTINGS)
+        running: list[int] = []
+        original = inner.step
+
+        def step() -> Outputs:
+            outputs = original()
+            running.append(len(inner.scheduler.running))
+            return outputs
+
+        inner.step = step
+
+        async def main() -> list[list[int]]:
+            engine = AsyncEngine(inner, governor)
+            try:
+                assert engine.stats().rows == 1
+                asked = [engine.generate(prompt, GREEDY) for prompt in PROMPTS[:3]]
+                answers = await asyncio.gather(*map(collect, asked))
+                assert max(running) == 1
+                (battery / "status").write_text("Charging\n")
+                assert engine.stats().rows == SETTINGS.max_rows
+                asked = [engine.generate(prompt, replace(ENDLESS, max_tokens=100)) for prompt in PROMPTS[:3]]
+                await asyncio.gather(*map(collect, asked))
+                assert max(running) > 1
+                return answers
+            finally:
+                await engine.close()
+
+        answers = asyncio.run(main())
+        assert answers == [greedy(inner.runner, prompt, 12) for prompt in PROMPTS[:3]]
 
     def test_a_low_battery_is_for_those_who_wait(self, tiny_graph: Path, tiny_shape: ModelShape) -> None:
         async def main() -> None:

@@ -94,7 +94,7 @@ class ScriptedModel:
         return SamplingParams(**{name: value for name, value in overrides.items() if value is not None})
 
     def stats(self) -> EngineStats:
-        return EngineStats(self.running, self.waiting, self.running * 1000, 10_000, 0, 0, self.generated, 0)
+        return EngineStats(self.running, self.waiting, self.running * 1000, 10_000, 0, 0, self.generated, 0, rows=4)
 
     async def close(self) -> None:
         self.closed = True

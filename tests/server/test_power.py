@@ -51,11 +51,18 @@ def test_a_restrained_board_says_so_everywhere(board: Board) -> None:
     board.becomes(celsius=79.0, on_battery=True, battery_percent=15.0, watts=6.5)
     answer = httpx.post(f"{board.url}/v1/chat/completions", json=MESSAGE, timeout=PATIENCE)
     assert answer.headers["edgeai-restrained"] == "heat, battery at 15 %"
+    assert answer.headers["edgeai-duty"] == "0.60"
     device = board.get("/status").json()["device"]
     assert (device["celsius"], device["battery_percent"], device["on_battery"]) == (79.0, 15.0, True)
     assert (device["restrained"], device["duty"] < 1) == ("heat, battery at 15 %", True)
+    assert board.get("/status").json()["counts"]["rows"] == 4
     metrics = board.get("/metrics").text
-    for line in ("edgeai_temperature_celsius 79.0", "edgeai_battery_percent 15.0", "edgeai_batch_refused 1.0"):
+    for line in (
+        "edgeai_temperature_celsius 79.0",
+        "edgeai_battery_percent 15.0",
+        "edgeai_batch_refused 1.0",
+        "edgeai_rows{",
+    ):
         assert line in metrics
 
 
