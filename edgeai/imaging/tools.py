@@ -46,7 +46,7 @@ PACKAGES = (
         "qemu-user-static",
         "util-linux",
     ),
-    *("bmap-tools", "dosfstools", "e2fsprogs", "erofs-utils", "fdisk", "mtools", "xz-utils", "zstd"),
+    *("bmap-tools", "dosfstools", "e2fsprogs", "erofs-utils", "fdisk", "libarchive13t64", "mtools", "xz-utils", "zstd"),
     *("grub-common", "grub-efi-amd64-bin", "grub-efi-arm64-bin:arm64", "grub-pc-bin", "python3"),
 )
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
