@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 from edgeai.errors import EdgeaiError
+from edgeai.imaging.disk import copy_image
 from edgeai.imaging.image import build, version_of
 from edgeai.imaging.plan import board_names, make_plan
+from edgeai.imaging.release import publish
 from edgeai.imaging.stages import Stages
 from edgeai.imaging.wheels import MACHINES, device_requirements, lock_path, write_lock
 
@@ -26,6 +28,9 @@ def main() -> int:
     parser.add_argument(
         "--version", help="of the system, for updates to compare; the date in images/base.toml unless told"
     )
+    parser.add_argument("--key", type=Path, help="a private key: signs, and the image trusts its public half")
+    parser.add_argument("--url", default="", help="where the files will be published, for Raspberry Pi Imager's list")
+    parser.add_argument("--only-disk", action="store_true", help="the disk alone, not what is published with it")
     parser.add_argument("--accept-licence", action="store_true", help="of models that are not open")
     parser.add_argument("--lock-wheels", action="store_true", help="resolve the device's Python packages anew")
     args = parser.parse_args()
@@ -48,11 +53,18 @@ def make(args: argparse.Namespace) -> None:
     started = time.monotonic()
     plan = make_plan(IMAGES, args.board)
     stages = Stages(args.cache.absolute(), progress)
-    built = build(
-        stages, plan, tuple(args.model), version=version_of(plan, args.version), accept_licence=args.accept_licence
-    )
+    version = version_of(plan, args.version)
+    built = build(stages, plan, tuple(args.model), version=version, accept_licence=args.accept_licence)
+    disk = built.disk
+    if args.only_disk:
+        args.out.mkdir(parents=True, exist_ok=True)
+        disk = args.out / built.disk.name
+        copy_image(built.disk, disk)
+    else:
+        release = publish(plan, built, args.out, version=version, url=args.url, key=None)
+        disk = release.path(".img.xz")
     say(f"{args.board}: {time.monotonic() - started:.0f} s")
-    print(built.disk)
+    print(disk)
 
 
 def lock() -> None:

@@ -20,7 +20,7 @@ from edgeai.appliance.raspberry import CONFIG, INCLUDED, TRYBOOT, slot_file
 from edgeai.errors import NotFound
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.stages import Stages
-from edgeai.imaging.tools import Tools, download_packages, unpack
+from edgeai.imaging.tools import Tools, download_packages, note_packages, unpack
 from edgeai.imaging.tree import Tree
 
 FIRST_SLOT: Literal["a"] = "a"
@@ -44,6 +44,7 @@ _GRUB_MODULES = (
         "terminal",
     ),
 )
+GRUB_PACKAGES = {"amd64": ("grub-efi-amd64-bin", "grub-pc-bin"), "arm64": ("grub-efi-arm64-bin",)}
 _EFI: dict[str, tuple[tuple[str, str], ...]] = {  # GRUB's formats and UEFI's removable paths
     "amd64": (("x86_64-efi", "BOOTX64.EFI"),),
     "arm64": (("arm64-efi", "BOOTAA64.EFI"),),
@@ -76,6 +77,7 @@ def firmware_files(stages: Stages, plan: Plan, tools: Tools) -> Path | None:
         source = f"{tools.mirror} {plan.base.suite} non-free-firmware"
         [package] = download_packages(folder, [source], [f"{FIRMWARE_PACKAGE}:arm64"], alone=True)
         unpack(package, folder / "package")
+        note_packages(folder, [package])
         shutil.rmtree(folder / "apt")
 
     return stages.make("firmware", inputs, make)

@@ -97,6 +97,13 @@ def assemble(
                 copy_sparse(image, file.fileno(), place.start)
 
 
+def copy_image(source: Path, target: Path) -> None:
+    """Copy a disk's image with its holes."""
+    with target.open("wb") as file:
+        file.truncate(source.stat().st_size)
+        copy_sparse(source, file.fileno(), 0)
+
+
 def copy_sparse(source: Path, target: int, offset: int) -> None:
     """Copy a file into an open one at `offset`, leaving out blocks of zeros: the target has zeros there."""
     zeros = bytes(_CHUNK)

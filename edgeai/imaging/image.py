@@ -30,6 +30,8 @@ ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE, SYSTEM_FOLDER = "root.erofs", "boot.fat", "d
 class Built:
     """The stages' folders of one image."""
 
+    tools: Tools
+    firmware: Path | None  # Raspberry Pi's, and the list of packages it is from
     rootfs: Path  # rootfs.tar
     wheels: Path
     system: Path  # root.erofs and boot/: what an update carries
@@ -47,7 +49,7 @@ def build(stages: Stages, plan: Plan, models: tuple[str, ...], *, version: str, 
     system = _system(stages, plan, tools, rootfs, downloaded, version)
     firmware = firmware_files(stages, plan, tools)
     image = _disk(stages, plan, tools, system, firmware, packages, version)
-    return Built(rootfs, downloaded, system, packages, image / f"{plan.name}.img")
+    return Built(tools, firmware, rootfs, downloaded, system, packages, image / f"{plan.name}.img")
 
 
 def _site(stages: Stages, plan: Plan, tools: Tools, downloaded: Path) -> Path:

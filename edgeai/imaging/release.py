@@ -17,11 +17,23 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeai.imaging.boot import FIRMWARE_PACKAGE, GRUB_PACKAGES
 from edgeai.imaging.image import Built
+from edgeai.imaging.models import installed
 from edgeai.imaging.plan import Plan
-from edgeai.imaging.sbom import Component, document
+from edgeai.imaging.rootfs import ROOTFS_NAME
+from edgeai.imaging.sbom import (
+    Component,
+    debian_components,
+    document,
+    model_component,
+    own_component,
+    unpacked_components,
+    wheel_components,
+)
 from edgeai.imaging.stages import file_digest
-from edgeai.imaging.tools import Tools
+from edgeai.imaging.tools import UNPACKED, Tools
+from edgeai.imaging.tree import Tree
 from edgeai.package.manifest import LICENCE_NAME
 from edgeai.package.package import Package
 
@@ -45,6 +57,33 @@ class Release:
     def address(self, name: str) -> str:
         """Where a file will be found."""
         return f"{self.url.rstrip('/')}/{name}" if self.url else name
+
+
+def publish(
+    plan: Plan, built: Built, folder: Path, *, version: str, url: str, key: Ed25519PrivateKey | None
+) -> Release:
+    """Write all files of an image into `folder`, and digests of all that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    release = Release(plan, version, folder, url)
+    packages = installed(built.models)
+    compress(release, built.tools, built.disk)
+    write_papers(release, built, components_of(plan, built, packages), packages)
+    sign_sums(folder, key)
+    return release
+
+
+def components_of(plan: Plan, built: Built, packages: Sequence[Package]) -> list[Component]:
+    """All that an image is made of."""
+    suite, tools = plan.base.suite, built.tools
+    found = [*debian_components(Tree.from_tar(built.rootfs / ROOTFS_NAME), suite), *wheel_components(built.wheels)]
+    found += [own_component(), *map(model_component, packages)]
+    if built.firmware:
+        names, root = built.firmware / UNPACKED, built.firmware / "package"
+        found += unpacked_components(names, root, {FIRMWARE_PACKAGE}, suite)
+    else:
+        loaders = GRUB_PACKAGES[plan.board.architecture]
+        found += unpacked_components(tools.root.parent / UNPACKED, tools.root, loaders, suite)
+    return found
 
 
 def compress(release: Release, tools: Tools, image: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -129,11 +129,28 @@ def debian_component(fields: Any, tree: Tree, suite: str) -> Component:
         name=name,
         version=version,
         licence=licence,
-        purl=f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}&distro={suite}",
+        purl=_debian_purl(name, version, architecture, suite),
         supplier=f"Organization: {fields['Maintainer']}" if fields["Maintainer"] else NO_ASSERTION,
         homepage=fields["Homepage"] or "",
         comment=f"licences: /usr/share/doc/{name}/copyright",
     )
+
+
+def unpacked_components(packages: Path, root: Path, names: Collection[str], suite: str) -> list[Component]:
+    """Packages that were unpacked without being installed: of those in the list `packages`, the ones of these names."""
+    found = []
+    for line in packages.read_text(encoding="ascii").splitlines():
+        name, version, architecture = line.split()
+        if name in names:
+            copyright_file = root / "usr" / "share" / "doc" / name / "copyright"
+            licence = debian_licence(copyright_file.read_text(encoding="utf-8", errors="replace"))
+            purl = _debian_purl(name, version, architecture, suite)
+            found.append(Component("deb", name, version, licence, purl, comment="on the boot partition"))
+    return found
+
+
+def _debian_purl(name: str, version: str, architecture: str, suite: str) -> str:
+    return f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}&distro={suite}"
 
 
 def debian_licence(copyright_file: str) -> str:

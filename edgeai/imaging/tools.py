@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from edgeai.errors import EdgeaiError, NotFound
 from edgeai.imaging.stages import Stages
@@ -52,6 +53,7 @@ PACKAGES = (
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+UNPACKED = "packages.txt"
 _ERROR_TAIL = 3000  # characters of a failed program's words
 
 
@@ -187,6 +189,12 @@ def unpack(package: Path, root: Path) -> None:
         tar.unlink(missing_ok=True)
 
 
+def note_packages(folder: Path, packages: Sequence[Path]) -> None:
+    """Write down which packages a folder was unpacked from: NAME VERSION ARCHITECTURE, a line for each."""
+    lines = sorted(" ".join(unquote(part) for part in path.stem.split("_")) for path in packages)
+    (folder / UNPACKED).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+
 def _unpack_tools(folder: Path, mirror: str) -> None:
     root = folder / "root"
     packages = download_packages(folder, [f"{mirror} {SUITE} main"], PACKAGES, alone=False)
@@ -198,4 +206,5 @@ def _unpack_tools(folder: Path, mirror: str) -> None:
     (root / "etc" / "hostname").write_text("builder\n")
     for name in ("hosts", "resolv.conf"):
         (root / "etc" / name).touch()
+    note_packages(folder, packages)
     shutil.rmtree(folder / "apt")
