@@ -22,6 +22,7 @@ from edgeai.imaging.stages import Stages, code_digest, file_digest, tree_digest
 from edgeai.imaging.tools import Tools, make_tools
 from edgeai.imaging.tree import Tree
 from edgeai.imaging.wheels import lock_path, make_wheels
+from edgeai.recipe import recipes_folder
 
 ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE, SYSTEM_FOLDER = "root.erofs", "boot.fat", "data.ext4", "system"
 
@@ -57,6 +58,7 @@ def _site(stages: Stages, plan: Plan, tools: Tools, downloaded: Path) -> Path:
     inputs = {
         "wheels": downloaded.name,
         "edgeai": tree_digest(source, leave_out=("__pycache__",)),
+        "recipes": tree_digest(recipes_folder()),
         "settings": plan.base.wheels.model_dump(mode="json"),
         "code": code_digest(wheels, root),
     }

@@ -6,7 +6,7 @@ import configparser
 import fnmatch
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import edgeai
@@ -15,6 +15,7 @@ from edgeai.imaging.plan import Plan
 from edgeai.imaging.tools import Tools
 from edgeai.imaging.tree import Entry, Tree
 from edgeai.imaging.wheels import unpack_wheels
+from edgeai.recipe import recipes_folder
 
 SITE = "usr/lib/edgeai"
 IMAGE_FILE = f"{SITE}/image.json"
@@ -52,13 +53,14 @@ def make_site(plan: Plan, tools: Tools, wheels: Path, folder: Path) -> None:
     shutil.copytree(
         source, folder / "edgeai", ignore=lambda at, names: ignore(at, names) if Path(at) == source else {"__pycache__"}
     )
+    shutil.copytree(recipes_folder(), folder / "edgeai" / "recipes", dirs_exist_ok=True)
     compile_python(tools, plan, folder, f"/{SITE}")
 
 
 def make_root(plan: Plan, tools: Tools, rootfs: Path, site: Path, work: Path, version: str) -> Tree:
     """All entries of the root. `work` is a folder for what is made on the way."""
     tree = Tree.from_tar(rootfs)
-    remove_leftovers(tree)
+    remove_leftovers(tree, plan.base.remove)
     _compile_library(plan, tools, tree, work)
     tree.add_tree(site, SITE)
     tree.add_file("usr/bin/edgeai", PROGRAM.encode(), mode=0o755)
@@ -86,12 +88,12 @@ def image_facts(plan: Plan, version: str) -> dict[str, object]:
     }
 
 
-def remove_leftovers(tree: Tree) -> None:
-    """Take out what installing packages left behind, and make the folders that have to be there."""
+def remove_leftovers(tree: Tree, further: Sequence[str] = ()) -> None:
+    """Take out what installing packages left behind and matches `further`; make the folders that have to be there."""
     for path in LEFTOVERS:
         tree.remove(path)
     for path in list(tree.entries):
-        if any(fnmatch.fnmatch(path, pattern) for pattern in LEFTOVER_PATTERNS):
+        if any(fnmatch.fnmatch(path, pattern) for pattern in (*LEFTOVER_PATTERNS, *further)):
             del tree.entries[path]
     for path, mode in _FOLDERS.items():
         tree.add_folder(path, mode=mode)

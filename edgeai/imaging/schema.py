@@ -66,7 +66,8 @@ class Base(Strict):
     layers: tuple[LayerName, ...]
     user: User
     wheels: Wheels = Wheels()
-    exclude: tuple[Annotated[str, Field(pattern=r"^!?/")], ...] = ()
+    exclude: tuple[Annotated[str, Field(pattern=r"^!?/")], ...] = ()  # patterns; a ! in front keeps what matches
+    remove: tuple[Annotated[str, Field(pattern=r"^[^/]")], ...] = ()  # patterns of paths, after all is installed
 
     @property
     def epoch(self) -> int:
