@@ -15,6 +15,10 @@ from edgeai.engine.request import SamplingParams, TokenLogprob
 from edgeai.engine.sequence import Sequence
 
 Logits = NDArray[np.float32]  # [vocab_size]
+WORD = 2**64 - 1
+PHILOX_ROUNDS = 10  # of Philox4x64, with the multipliers and key steps of Random123
+PHILOX_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 SHORTLIST = 1024  # candidates that are sorted first; the rest only when top-p reaches past them
 
 
@@ -94,8 +98,16 @@ def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.intp]:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that is a pure function of its arguments."""
-    return float(np.random.Generator(np.random.Philox(key=seed % 2**64, counter=position)).random())
+    """A number in [0, 1) that is a pure function of its arguments: what numpy's Philox with this key gives first.
+
+    Importing numpy's generators takes as long as a short prompt.
+    """
+    key, words = [seed % 2**64, 0], [position + 1, 0, 0, 0]
+    for _ in range(PHILOX_ROUNDS):
+        left, right = PHILOX_MULTIPLIERS[0] * words[0], PHILOX_MULTIPLIERS[1] * words[2]
+        words = [right >> 64 ^ words[1] ^ key[0], right & WORD, left >> 64 ^ words[3] ^ key[1], left & WORD]
+        key = [part + weyl & WORD for part, weyl in zip(key, PHILOX_WEYL, strict=True)]
+    return (words[0] >> 11) / 2**53  # as many bits as a float64 has
 
 
 def logprobs(logits: Logits, token: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:

@@ -68,8 +68,9 @@ def create_app(
     app.add_middleware(Held)
     app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget(), guard=guard, power=power)
     errors.install(app)
-    for router in (
+    for router in (  # FastAPI prepares them one by one, as it looks for a path: what is asked for first stands first
         chat.router(models, metrics),
+        status.router(models, metrics, power),
         responses.router(models, metrics),
         completions.router(models, metrics),
         embeddings.router(models),
@@ -77,7 +78,6 @@ def create_app(
         tokenize.router(models),
         model_routes.router(models),
         *ollama.routers(models, metrics),
-        status.router(models, metrics, power),
         pages.router(),
     ):
         app.include_router(router)

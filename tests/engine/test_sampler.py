@@ -161,6 +161,13 @@ def test_uniform_is_a_pure_function() -> None:
     assert uniform(-1, 5) == uniform(2**64 - 1, 5)
 
 
+def test_uniform_is_numpys_philox() -> None:
+    for seed in (0, 7, 2**32 - 1, 2**64 - 1):
+        for position in (0, 1, 999, 2**20):
+            bits = np.random.Philox(key=seed, counter=position)
+            assert uniform(seed, position) == np.random.Generator(bits).random()
+
+
 PINNED = {(0, 0): 0.011546754286, (7, 0): 0.87207345482, (7, 1): 0.082842687027, (2**63, 1000): 0.423589749453}
 
 
