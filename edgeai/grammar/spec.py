@@ -25,12 +25,14 @@ class GrammarSpec:
     """One of llguidance's grammars as JSON text; `param` is the request's field that it came from.
 
     `fallback` is taken where the grammar itself has no texts at all. `named` are those that it refers to as @name.
+    `markers` are what ends parts that are free text.
     """
 
     part: str
     param: str
     fallback: str | None = None
     named: Mapping[str, GrammarSpec] = field(default_factory=dict)
+    markers: tuple[str, ...] = ()
 
     def documents(self) -> list[str]:
         """What to compile: the first that can be. Raises `InvalidInput` for more than `MAX_CHARACTERS`."""
@@ -45,9 +47,9 @@ class GrammarSpec:
         return list(dict.fromkeys(documents))
 
 
-def framed(lark: str, named: Mapping[str, GrammarSpec], *, param: str) -> GrammarSpec:
-    """A Lark grammar around others."""
-    return GrammarSpec(json.dumps({"lark_grammar": lark}), param, named=dict(named))
+def framed(lark: str, named: Mapping[str, GrammarSpec], *, param: str, markers: Sequence[str] = ()) -> GrammarSpec:
+    """A Lark grammar around others, with free text in it that ends in `markers`."""
+    return GrammarSpec(json.dumps({"lark_grammar": lark}), param, named=dict(named), markers=tuple(markers))
 
 
 def _with_name(name: str, part: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.engine import sampler
 from edgeai.engine.request import SamplingParams
 from edgeai.engine.sampler import SHORTLIST, adjust, candidates, logprobs, sample, uniform
 from edgeai.engine.sequence import Sequence
@@ -111,6 +113,31 @@ def test_greedy_takes_the_likeliest(values, params: SamplingParams) -> None:
         chosen = SamplingParams(logit_bias=params.logit_bias, **greedy)  # type: ignore[arg-type]
         row = adjust(np.array(values, np.float32), sequence(chosen))
         assert sample(np.array(values, np.float32), sequence(chosen)) == int(row.argmax())
+
+
+@given(
+    st.integers(0, 2**32),
+    params,
+    st.sampled_from([0, 1]),
+    st.sets(st.integers(0, 299), min_size=1, max_size=300),
+    st.lists(st.integers(0, 299), max_size=20),
+    st.sampled_from([0, 5, 299]),
+)
+def test_what_is_not_allowed_is_as_good_as_impossible(seed, params, top_k, allowed, output, few) -> None:
+    """Whether only the logits of what is allowed are looked at, or all of them."""
+    values = np.random.default_rng(seed).normal(0, 3, 300).astype(np.float32)
+    made = sequence(replace(params, seed=seed, top_k=top_k and params.top_k), [7, 11], output)
+    mask = np.isin(np.arange(300), list(allowed))
+    naive = np.where(mask, adjust(values, made), np.float32(-np.inf))
+    unadjusted = replace(
+        made.params, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}
+    )
+    expected = sample(naive, sequence(unadjusted, [7, 11], output))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler, "FEW", few)
+        chosen = sample(values, made, mask)
+    assert chosen == expected
+    assert mask[chosen]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-10])
