@@ -30,7 +30,7 @@ _CLOSING = re.compile(rb'["\]}]+')
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
 _BEGINNINGS = [b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
 _FOLLOWING = [b",", *_VALUES, *(b" " + text for text in (b'""', *_VALUES)), b' "', *_BEGINNINGS]
-_PARTING = [b"@", b":", b".", b"/", b"-"]  # behind which other parts of an address begin
+_ADDRESS = [b"@", b":", b".", b"a", b"/", b"-"]  # what makes the next part of an address begin, or is one
 
 
 class Closers:
@@ -41,7 +41,7 @@ class Closers:
         self.size = len(spelling.tokens)
         self.eos = tuple(eos)
         self.spelling = spelling
-        self._newline, self._space, self._letter, self._brace = (ids.get(text) for text in (b"\n", b" ", b"a", b"}"))
+        self._newline, self._space, *self._letters = (ids.get(text) for text in (b"\n", b" ", b"a", b"z"))
         self._weights = np.array([len(text.strip()) for text in spelling.tokens])
         self._weights[list(spelling.special)] = 0
         self._beginnings = np.array([(text.lstrip() or text or bytes(1))[0] for text in spelling.tokens])
@@ -49,12 +49,12 @@ class Closers:
         quotes = [text for text in closing if text.startswith(b'"')]
         self._quotes = frozenset(ids[text] for text in quotes)
         self._structure = np.array([ids[text] for text in (*quotes, *closing, *_FOLLOWING) if text in ids], np.intp)
-        self._address = np.array([ids[text] for text in (*quotes, *_PARTING) if text in ids], np.intp)
+        self._address = np.array([ids[text] for text in (*quotes, *_ADDRESS) if text in ids], np.intp)
         self._text = np.array([ids[text] for text in (*quotes, b"-") if text in ids], np.intp)
 
     def choose(self, mask: Mask, repeated: int = 0) -> int:
         """The best of the tokens that may come; another one where it has `repeated` led back to the same place."""
-        content = self._allows(mask, self._letter) and self._allows(mask, self._brace)  # of a string, or free text
+        content = all(self._allows(mask, letter) for letter in self._letters)  # of a string, or free text
         plain = self._text if self._allows(mask, self._space) else self._address
         order = plain if content else self._structure
         fitting = order[mask[order]]

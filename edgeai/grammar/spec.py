@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeai.errors import InvalidInput
-from edgeai.grammar.json_schema import check_schema, closed, with_dates
+from edgeai.grammar.json_schema import bounded, check_schema, closed, with_dates
 
 MAX_CHARACTERS = 1 << 18
 MAX_CHOICES = 1000
@@ -59,13 +59,13 @@ def _with_name(name: str, part: str) -> str:
 def from_json_schema(schema: Any, *, param: str, lenient: bool = False) -> GrammarSpec:
     """JSON that is valid under `schema`: draft 2020-12, as far as llguidance knows it; `lenient` ignores the rest.
 
-    Objects have no other properties than the schema names, unless it says that they may. Raises `InvalidInput` for
-    what is no schema.
+    Objects have no other properties than the schema names, unless it says that they may; numbers and addresses that
+    have no bounds get wide ones. Raises `InvalidInput` for what is no schema.
     """
     if not isinstance(schema, Mapping):
         raise InvalidInput("a JSON schema is a JSON object", param=param)
     check_schema(schema, param=param)
-    tight = closed(schema)
+    tight = bounded(closed(schema))
     options = _COMPACT | {"lenient": lenient}
 
     def part(content: Mapping[str, Any]) -> str:
