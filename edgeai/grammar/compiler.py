@@ -47,7 +47,7 @@ class GrammarCompiler:
         `InvalidInput` for what is wrong, not supported, without any text that would do, or too much work.
         """
         documents = spec.documents()
-        key = hashlib.sha256("\0".join(documents).encode("utf-8", "surrogatepass")).digest()
+        key = hashlib.sha256("\0".join((*documents, *spec.markers)).encode("utf-8", "surrogatepass")).digest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeai.engine.constraint import Mask
 from edgeai.errors import InvalidInput
-from edgeai.grammar.ending import LONGEST, EndFinder, allowed_tokens
+from edgeai.grammar.ending import LONGEST, EndFinder, Mask, allowed_tokens
 from edgeai.grammar.road import Road
 
 if TYPE_CHECKING:

@@ -10,22 +10,26 @@ to be shorter is preferred from then on, for all texts of the grammar.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeai.engine.constraint import Mask
 from edgeai.grammar.spelling import Spelling
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+Mask = NDArray[np.bool_]  # [vocab_size]: the tokens that may come next
+
 LONGEST = 512  # tokens after which an end is taken to be out of reach, unless more are asked for
 EFFORT = 6000  # tokens that one search may write in all
 REACHES = (64, LONGEST)  # tokens that a search writes before it tries something else
 ALTERNATIVES = 16  # that are tried at one place
+SECONDS = 0.5  # that one look for an end may take, whatever the grammar
 _CLOSING = re.compile(rb'["\]}]+')
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
 _BEGINNINGS = [b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
@@ -113,12 +117,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where there was a choice on the way to an end: what had been written, what could have come, and what came."""
+    """Where there was a choice on the way to an end: what had been written, and the mask of what could have come."""
 
     written: tuple[int, ...]
-    mask: Mask
-    key: int
-    chosen: int
+    bits: bytes
 
 
 @dataclass(slots=True)
@@ -131,69 +133,73 @@ class EndFinder:
 
     def find(self, matcher: LLMatcher, most: int = LONGEST) -> End | None:
         """An end, by the choices that are known to be good; None if there is none in `most` tokens."""
-        return self._follow(matcher, (), most, self.preferred, [])
+        return self._follow(matcher, (), most, self.preferred, [], time.perf_counter() + SECONDS)
 
     def search(self, matcher: LLMatcher, most: int) -> End | None:
         """An end in at most `most` tokens, where necessary by other choices than the known ones."""
+        until = time.perf_counter() + SECONDS
         for reach in REACHES:
-            end = self._search(matcher, most, max(reach, most))
+            end = self._search(matcher, most, max(reach, most), until)
             if end is not None:
                 return end
         return None
 
-    def _search(self, matcher: LLMatcher, most: int, reach: int) -> End | None:
+    def _search(self, matcher: LLMatcher, most: int, reach: int, until: float) -> End | None:
         places: list[_Place] = []
-        best = self._follow(matcher, (), reach, self.preferred, places)
+        best = self._follow(matcher, (), reach, self.preferred, places, until)
         effort, at = EFFORT, 0
         while at < len(places) and effort > 0 and (best is None or best.cost > most):
-            place = places[at]
+            place, key = places[at], hash(places[at].bits)
             at += 1
-            for token in self.closers.alternatives(place.mask):
+            for token in self.closers.alternatives(allowed_tokens(place.bits, self.closers.size)):
                 tried = places[:at]
                 limit = reach if best is None else best.cost - 1
-                end = self._follow(matcher, (*place.written, token), limit, {**self.preferred, place.key: token}, tried)
+                begun = (*place.written, token)
+                end = self._follow(matcher, begun, limit, {**self.preferred, key: token}, tried, until)
                 effort -= len(tried[-1].written) - len(place.written) + 1
                 if end is not None:
                     best, places = end, tried
-                    self.preferred[place.key] = token
+                    self.preferred[key] = token
         return best if best is not None and best.cost <= most else None
 
     def _follow(
-        self, start: LLMatcher, begun: Sequence[int], most: int, preferred: Mapping[int, int], places: list[_Place]
+        self,
+        start: LLMatcher,
+        begun: Sequence[int],
+        most: int,
+        preferred: Mapping[int, int],
+        places: list[_Place],
+        until: float,
     ) -> End | None:
-        """Write on behind `begun` until the end, or for `most` tokens; `places` are added to."""
+        """Write on behind `begun` until the end, for `most` tokens or `until` then; `places` are added to."""
         matcher = start.deep_copy()
         written = list(begun)
         matcher.consume_tokens(written)
-        last, repeated = 0, 0
-        while not matcher.is_stopped() and len(written) <= most:
-            forced = matcher.compute_ff_tokens()
-            if forced:
-                matcher.consume_tokens(forced)
-                written += forced
-                continue
-            if matcher.is_accepting():
-                return End((*written, self.closers.eos[0]), over=False) if len(written) < most else None
-            bits = matcher.compute_bitmask()
-            mask = allowed_tokens(bits, self.closers.size)
-            key = hash(bits)
-            repeated = repeated + 1 if key == last else 0
-            last = key
-            more = self._next(matcher, mask, key, preferred, repeated)
-            places.append(_Place(tuple(written), mask, key, more[0]))
+        before, repeated = b"", 0
+        while not matcher.is_stopped() and len(written) <= most and time.perf_counter() < until:
+            more = matcher.compute_ff_tokens()
+            if not more:
+                if matcher.is_accepting():
+                    return End((*written, self.closers.eos[0]), over=False) if len(written) < most else None
+                bits = matcher.compute_bitmask()
+                places.append(_Place(tuple(written), bits))
+                repeated = repeated + 1 if bits == before else 0
+                before = bits
+                more = self._next(matcher, bits, preferred, repeated)
             matcher.consume_tokens(more)
             written += more
         if matcher.is_error() or not matcher.is_stopped() or len(written) > most:
             return None
         return End((*written, self.closers.eos[0]), over=True)
 
-    def _next(self, matcher: LLMatcher, mask: Mask, key: int, preferred: Mapping[int, int], repeated: int) -> list[int]:
+    def _next(self, matcher: LLMatcher, bits: bytes, preferred: Mapping[int, int], repeated: int) -> list[int]:
+        mask = allowed_tokens(bits, self.closers.size)
         for marker in self.markers:
             fits = mask[marker[0]] and (marker[0] in self.closers.spelling.special or self.closers.is_free_text(mask))
             if fits and matcher.validate_tokens(marker) == len(marker):
                 return marker
-        token = preferred.get(key)
-        return [self.closers.choose(mask, repeated) if token is None or not mask[token] else token]
+        token = preferred.get(hash(bits))
+        return [self.closers.choose(mask, repeated) if token is None else token]
 
 
 def allowed_tokens(bits: bytes, size: int) -> Mask:
