@@ -27,11 +27,9 @@ def sample(logits: Logits, sequence: Sequence, mask: Mask | None = None) -> int:
     """The next token of a sequence, one that `mask` allows. `logits` is not changed."""
     if mask is None:
         return _draw(adjust(logits, sequence), sequence)
-    allowed = np.flatnonzero(mask)
-    if len(allowed) == 1:
-        return int(allowed[0])
-    if len(allowed) <= FEW:
-        return int(allowed[_draw(adjust(logits[allowed], sequence, allowed), sequence)])
+    if np.count_nonzero(mask) <= FEW:
+        allowed = np.flatnonzero(mask)
+        return int(allowed[0 if len(allowed) == 1 else _draw(adjust(logits[allowed], sequence, allowed), sequence)])
     adjusted = adjust(logits, sequence)
     if _is_greedy(sequence.params):
         best = int(adjusted.argmax())
