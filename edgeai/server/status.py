@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from edgeai.engine.governor import REFUSING
 from edgeai.engine.request import EngineStats, MemoryState
 from edgeai.server.metrics import Metrics
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.pool.names import Listed
 from edgeai.server.power import device_state
 
 RETRY_SECONDS = 5
@@ -122,10 +124,22 @@ def _status(models: ModelPool, power: PowerGovernor, uptime: float) -> dict[str,
         "name": socket.gethostname(),
         "version": __version__,
         "uptime_seconds": round(uptime, 3),
-        "models": [{"id": each.name, "state": models.residents.state(each.root)} for each in models.names.listed()],
+        "models": [_model(models, listed) for listed in models.names.listed()],
         "counts": asdict(counts),
         "memory": _memory(worst(stats)),
         "device": {**device_state(power, counts.generated_tokens), "load": os.getloadavg()[0]},
+    }
+
+
+def _model(models: ModelPool, listed: Listed) -> dict[str, Any]:
+    """Where a model is, and in memory for how long if nobody asks for it; None: until others need the room."""
+    resident = models.residents.get(listed.root)
+    stays = None if resident is None else resident.seconds_left(asyncio.get_running_loop().time())
+    return {
+        "id": listed.name,
+        "state": models.residents.state(listed.root),
+        "pinned": models.residents.is_pinned(listed.root),
+        "stays_seconds": None if stays is None else round(stays, 3),
     }
 
 
