@@ -84,18 +84,18 @@ def create_app(
     if runner is not None:
         app.include_router(file_router(runner.files))
         app.include_router(batch_router(runner))
-    _describe_when_asked(app)
+    _describe_when_asked(app, keys=guard.authenticator.wants_keys)
     return app
 
 
-def _describe_when_asked(app: FastAPI) -> None:
+def _describe_when_asked(app: FastAPI, *, keys: bool) -> None:
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             from edgeai.server.openapi.describe import described
 
-            app.openapi_schema = described(made())
+            app.openapi_schema = described(made(), keys=keys)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
