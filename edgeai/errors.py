@@ -7,8 +7,11 @@
     ├── Forbidden               403  a request that this client or web page may not make
     ├── NotFound                404  no such model, package or recipe
     ├── LicenceNotAccepted      403  weights under terms that the user has to accept first
-    ├── SourceError             422  weights that cannot be read as they are
+    ├── SourceError             422  what cannot be fetched, or weights that cannot be read as they are
     │   └── UnsupportedModel         readable, but of a kind edgeai does not know
+    ├── BundleError             422  a bundle that is damaged, cut off or not what it has to be
+    │   └── Untrusted                nobody who is trusted has signed it
+    ├── UpdateRefused           409  a system that this board may not be given
     ├── PackageError            500  a model package that is damaged or does not match its manifest
     ├── StateDamaged            500  a file of the server's own that cannot be read as it is
     ├── TrialFailed             500  settings with which a child process died, hung or could not load the model
@@ -83,13 +86,29 @@ class LicenceNotAccepted(EdgeaiError):
 
 
 class SourceError(EdgeaiError):
-    """Weights that cannot be read: truncated, of a wrong digest, or with missing metadata."""
+    """What cannot be fetched; weights that cannot be read: cut off, of a wrong digest, or with missing metadata."""
 
     status = 422
 
 
 class UnsupportedModel(SourceError):
     """Readable weights of an architecture, tensor type or tokenizer that edgeai does not know."""
+
+
+class BundleError(EdgeaiError):
+    """A bundle that is damaged, cut off, or not what it has to be. Nothing of it was used."""
+
+    status = 422
+
+
+class Untrusted(BundleError):
+    """A bundle that nobody has signed whose key is trusted here."""
+
+
+class UpdateRefused(EdgeaiError):
+    """A system that is older than the running one, or for another board."""
+
+    status = 409
 
 
 class PackageError(EdgeaiError):

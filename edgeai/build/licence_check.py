@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeai import licences
 from edgeai.errors import LicenceNotAccepted
+from edgeai.package.licence import require_accepted as licence_accepted
 from edgeai.recipe import Licence, find_recipe, recipe_names
 
 OF_A_HUB = frozenset({"hub", "modelscope"})
@@ -26,21 +27,14 @@ def require_accepted(licence: Licence, accepted: bool, what: str, *, kind: str) 
     Weights that say nothing are their owner's business where they lie on this machine; on a hub nobody may use them
     unless the page says more, which the user has to have read.
     """
-    if licences.is_open(licence.spdx) or (licence.spdx == licences.UNKNOWN and kind not in OF_A_HUB):
-        return False
-    if accepted:
-        return True
-    if licence.spdx == licences.UNKNOWN:
+    if licence.spdx != licences.UNKNOWN or kind not in OF_A_HUB:
+        return licence_accepted(licence, accepted, what)
+    if not accepted:
         raise LicenceNotAccepted(
             f"{what} does not state a licence that edgeai knows",
             "read the model's page, then use --accept-licence if its terms allow what you want to do",
         )
-    where = f"; its text: {licence.url}" if licence.url else "; its text is on the model's page"
-    note = f". {licence.note}" if licence.note else ""
-    raise LicenceNotAccepted(
-        f"{what} is under {licence.spdx}, which is not an open licence{note}",
-        f"read it, then use --accept-licence{where}",
-    )
+    return True
 
 
 def contradiction(recipe: Licence, words: str | None, what: str) -> str | None:

@@ -174,6 +174,21 @@ class AdapterStore:
             durable.publish_folder(temporary, target)
         return InstalledAdapter(target, complete)
 
+    def adopt(self, base: Package, name: str, source: Path) -> InstalledAdapter:
+        """Move the adapter in folder `source`, on the same filesystem, to its place; the one there is replaced.
+
+        Raises `PackageError` for one that is not `name`, not whole or not of this build of `base`.
+        """
+        adapter = InstalledAdapter(source, _read_manifest(source / MANIFEST_NAME))
+        if (adapter.manifest.base, adapter.name) != (base.name, name) or not adapter.fits(base):
+            raise PackageError(f"adapter {adapter.model_name} is not {name} for this build of {base.name}", _AGAIN)
+        adapter.load()
+        folder = self.folder(base.name)
+        target = folder / _checked(name)
+        with self._locked(folder):
+            durable.publish_folder(source, target)
+        return InstalledAdapter(target, adapter.manifest)
+
     def remove(self, base: str, name: str) -> None:
         """Raises `NotFound`."""
         folder = self.folder(base)

@@ -17,16 +17,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from edgeai.errors import SourceError
-from edgeai.sources.http_download import (
-    BUSY,
-    Interrupted,
-    RemoteFile,
-    Request,
-    ServerRefusal,
-    Sleep,
-    host_of,
-    with_retries,
-)
+from edgeai.http_client import BUSY, Interrupted, Request, ServerRefusal, Sleep, host_of, with_retries
+from edgeai.sources.http_download import ADVICE, RemoteFile
 from edgeai.sources.listing import Listing, offline_setting
 
 LOOKUP_SECONDS = 30.0
@@ -60,7 +52,7 @@ class HuggingFace:
                 raise Interrupted(f"cannot be reached ({type(error).__name__}: {error})") from error
 
         try:
-            info = with_retries(ask, host_of(_endpoint(library)), sleep=self._sleep)
+            info = with_retries(ask, host_of(_endpoint(library)), advice=ADVICE, sleep=self._sleep)
         except ServerRefusal as refusal:
             raise self.explain(refusal, repo, f"revision {revision!r}") from refusal
         if not info.sha or info.siblings is None:

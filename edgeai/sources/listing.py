@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeai.errors import SourceError
+from edgeai.http_client import Request, ServerRefusal
 from edgeai.package.durable import write_file
-from edgeai.sources.http_download import RemoteFile, Request, ServerRefusal
+from edgeai.sources.http_download import RemoteFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _YES = frozenset({"1", "ON", "YES", "TRUE"})

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeai.errors import SourceError
-from edgeai.sources.http_download import RemoteFile, Request, ServerRefusal, Sleep, get_json
+from edgeai.http_client import Request, ServerRefusal, Sleep, get_json
+from edgeai.sources.http_download import ADVICE, RemoteFile
 from edgeai.sources.listing import COMMIT, Listing, offline_setting
 
 ENDPOINT = "https://modelscope.cn"
@@ -75,7 +76,7 @@ class ModelScope:
     def _data(self, repo: str, path: str, query: Mapping[str, str], what: str) -> Mapping[str, Any]:
         address = _base(repo) + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         try:
-            document = get_json(Request(address, _credentials()), sleep=self._sleep)
+            document = get_json(Request(address, _credentials()), advice=ADVICE, sleep=self._sleep)
         except ServerRefusal as refusal:
             raise self.explain(refusal, repo, what) from refusal
         data = document.get("Data") if isinstance(document, dict) else None

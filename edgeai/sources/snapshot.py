@@ -25,17 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.errors import SourceError
+from edgeai.http_client import ServerRefusal, Sleep
 from edgeai.package.durable import megabytes, no_room, raise_if_full, write_file
 from edgeai.progress import Progress
 from edgeai.sources.file_selection import select
-from edgeai.sources.http_download import (
-    Digests,
-    RemoteFile,
-    ServerRefusal,
-    Sleep,
-    digests_of,
-    download,
-)
+from edgeai.sources.http_download import Digests, RemoteFile, digests_of, download
 from edgeai.sources.listing import COMMIT, Hub, Listing, Wanted, read_listing, with_pins, write_listing
 from edgeai.sources.weights import Provenance
 

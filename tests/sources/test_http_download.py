@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeai.errors import SourceError
-from edgeai.sources.http_download import RemoteFile, Request, ServerRefusal, digests_of, download, get_json
+from edgeai.http_client import Request, ServerRefusal, get_json
+from edgeai.sources.http_download import RemoteFile, digests_of, download
 from tests.fixtures.hub_server import HubServer, Repository, git_sha1, sha256
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeai import http_client
 from edgeai.errors import OutOfDisk, SourceError
 from edgeai.progress import silent
 from edgeai.recipe import HubRef, ModelScopeRef
-from edgeai.sources import http_download, open_path, open_source, snapshot
+from edgeai.sources import open_path, open_source, snapshot
 from edgeai.sources.hub import HuggingFace
 from edgeai.sources.listing import Hub, Wanted
 from edgeai.sources.modelscope import ModelScope
@@ -109,7 +110,7 @@ def test_a_cut_connection_goes_on_where_it_stopped(client: Client, hub_server: H
 
 
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(client: Client, hub_server: HubServer) -> None:
-    hub_server.cuts["model.safetensors"] = [5000] + [0] * (http_download.TRIES - 1)
+    hub_server.cuts["model.safetensors"] = [5000] + [0] * (http_client.TRIES - 1)
     with pytest.raises(SourceError, match=r"the connection was cut after 5000 of 10240 bytes of model.safetensors, 5"):
         client.fetch()
     assert client.published() == ["README.md", "config.json", "tokenizer.json"]
@@ -240,14 +241,14 @@ def test_a_busy_server_is_asked_again(client: Client, hub_server: HubServer) -> 
     hub_server.busy = [(429, "7"), (503, None), (500, None), (502, "3600")]
     client.fetch()
     assert client.waits[0] == 7
-    assert max(client.waits) == http_download.LONGEST_WAIT
+    assert max(client.waits) == http_client.LONGEST_WAIT
 
 
 def test_a_server_that_stays_busy_is_given_up(client: Client, hub_server: HubServer) -> None:
     hub_server.busy = [(503, None)] * 20
     with pytest.raises(SourceError, match=r"HTTP 503.*, 5 times in a row"):
         client.fetch()
-    assert len(hub_server.seen) == http_download.TRIES
+    assert len(hub_server.seen) == http_client.TRIES
 
 
 def test_nobody_there(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
