@@ -98,10 +98,10 @@ class ServerSettings:
     announce: bool | None = None  # whether the network is told; None: where others can reach the server
     model: str | None = None  # a store name or package folder; None: every installed model
     also: tuple[str, ...] = ()  # more of them
-    pin: tuple[str, ...] = ()  # models that are loaded at the start and never unloaded
+    pin: tuple[str, ...] = setting((), live=True)  # models that are loaded at the start and never unloaded
     preload: tuple[str, ...] = ()  # models that are loaded at the start
     alias: tuple[str, ...] = ()  # other names for models, each written ALIAS=MODEL
-    keep_alive_seconds: float = setting(FOREVER, "keep_alive")  # in memory after the last request, if nobody needs it
+    keep_alive_seconds: float = setting(FOREVER, "keep_alive", live=True)  # in memory after the last request
     max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence
     kv_budget_bytes: int | None = setting(None, "kv_budget", least=1)  # for the KV cache of all sequences
     kv_type: Literal["float32", "int8"] | None = None  # of the KV cache

@@ -9,12 +9,13 @@ from edgeai.device.budget import MemoryPlan, Wishes, estimate, fixed_plan, plan,
 from edgeai.device.heap import trim_heap
 from edgeai.device.pressure import MemoryGauge
 from edgeai.device.profile import Memory, read_memory
+from edgeai.encoder.batches import Limits, longest
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.governor import Governor
 from edgeai.package.manifest import WEIGHTS_NAME, Manifest
 
-ENCODER_RUN = 2048  # tokens of an encoder's largest run
-ENCODER_WIDTH = 64  # bytes of buffers for each of them and unit of the hidden size
+ENCODER_WIDTH = 64  # bytes of buffers for each token of a run and unit of the hidden size (measured: 53 to 59)
+SCORE_COPIES = 2  # of attention scores, where attention is not fused: before the softmax and after (measured: 1.8)
 
 log = logging.getLogger("edgeai.memory")
 
@@ -55,7 +56,16 @@ def plan_for_encoder(manifest: Manifest, memory: Memory) -> int:
         token=0,
         draft=0,
     )
-    return fixed_plan(memory, costs, ENCODER_RUN * architecture.hidden_size * ENCODER_WIDTH)
+    return fixed_plan(memory, costs, encoder_scratch(manifest))
+
+
+def encoder_scratch(manifest: Manifest, limits: Limits | None = None) -> int:
+    """Bytes of the buffers of an encoder's largest run: activations, and attention scores where they are not fused."""
+    limits, architecture = limits or Limits(), manifest.architecture
+    length = longest(manifest)
+    tokens = max(length, limits.tokens)
+    scores = architecture.num_heads * length * tokens  # of as many sequences of the longest kind as run together
+    return tokens * architecture.hidden_size * ENCODER_WIDTH + SCORE_COPIES * 4 * scores
 
 
 def planned(

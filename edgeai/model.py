@@ -73,8 +73,7 @@ class TextStream:
 
     def push(self, output: TokenOutput) -> Chunk:
         """The chunk of one more token; its finish reason is STOP when it completes a stop string."""
-        ended = output.finish_reason is FinishReason.STOP  # by a token, which is not part of the text
-        text, stopped = self._stops.push("" if ended else self._detokenizer.push(output.token_id))
+        text, stopped = self._stops.push("" if output.is_end else self._detokenizer.push(output.token_id))
         if stopped:
             return Chunk(text, (output,), FinishReason.STOP)
         if output.finish_reason is None:

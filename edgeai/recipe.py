@@ -54,6 +54,10 @@ class Licence(Strict):
     note: str = ""  # what it allows, in plain words; for those that are not open
 
 
+# Those of `text.tool_calls`. They stand here so that a recipe or package with another one is refused when it is read.
+ToolFormat = Literal["hermes", "smollm2", "llama3", "mistral", "mistral-v3", "granite", "phi4", "gemma"]
+
+
 class PromptDefaults(Strict):
     """Defaults of the recipe, used where a request does not say otherwise."""
 
@@ -64,7 +68,7 @@ class PromptDefaults(Strict):
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0)
     max_tokens: int | None = Field(default=None, gt=0)
-    tool_format: str | None = None  # how the model writes tool calls, where its chat template does not show it
+    tool_format: ToolFormat | None = None  # how the model writes tool calls, where its chat template does not show it
 
 
 class PathRef(Strict):

@@ -1,6 +1,8 @@
 """Structured output with a real model: validity, time to compile, and tokens per second beside free text.
 
-bench_structured.py PACKAGE [--every N] [--rounds N] [--json FILE]
+bench_structured.py PACKAGE [--every N] [--rounds N] [--part PART] [--json FILE]
+
+Every schema is answered twice: with room, and with hardly more tokens than its shortest answer has.
 
 An answer under a schema and free text of as many tokens to the same prompt follow each other, in turn, in the
 same engine; a ratio is the median of the ratios within a round. Only steps in which every row decodes are counted, so
@@ -21,10 +23,11 @@ import jsonschema
 import numpy as np
 
 from edgeai.engine.config import EngineSettings
-from edgeai.engine.constraint import Grammar, MaskWorker
+from edgeai.engine.constraint import MaskWorker
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import FinishReason, SamplingParams
 from edgeai.grammar.compiler import GrammarCompiler
+from edgeai.grammar.constraint import CompiledGrammar
 from edgeai.grammar.spec import from_json_schema
 from edgeai.model import Model, default_settings
 from edgeai.package.package import Package
@@ -32,8 +35,10 @@ from edgeai.package.package import Package
 SCHEMAS = Path(__file__).parents[1] / "tests" / "data" / "json_schemas.jsonl"
 MAX_TOKENS = 600
 COMPARED = 8  # every eighth schema is compared with free text
+COMPARED_TOKENS = 100
 ROWS = 8
 GROUPS = 6  # of that many rows
+TIGHT = {"all": (False, True), "validity": (False, True), "speed": ()}  # budgets of each part of the figures
 
 
 class Case(NamedTuple):
@@ -42,7 +47,7 @@ class Case(NamedTuple):
     name: str
     schema: dict[str, Any]
     prompt: list[int]
-    grammar: Grammar
+    grammar: CompiledGrammar
 
 
 class Answer(NamedTuple):
@@ -98,21 +103,29 @@ def tokenizer_seconds(model: Model) -> float:
     return time.perf_counter() - started
 
 
-def validity(model: Model, cases: Sequence[Case]) -> dict[str, Any]:
+def validity(model: Model, cases: Sequence[Case], *, tight: bool) -> dict[str, Any]:
     """Answers to every case with the package's own sampling parameters, and what became of them."""
     counts = {"valid": 0, "cut by max_tokens": 0, "invalid": 0}
-    cut: list[str] = []
+    failed: list[str] = []
     tokens = 0
     for seed, case in enumerate(cases):
-        params = model.default_params(max_tokens=MAX_TOKENS, seed=seed, grammar=case.grammar)
+        most = tight_budget(case) if tight else MAX_TOKENS
+        params = model.default_params(max_tokens=most, seed=seed, grammar=case.grammar)
         (answer,), _ = answers(model.engine, [(case.prompt, params)])
         tokens += len(answer.tokens)
-        if answer.finish_reason is FinishReason.LENGTH:
-            cut.append(case.name)
-            counts["cut by max_tokens"] += 1
-        else:
-            counts["valid" if is_valid(model.tokenizer.decode(answer.tokens), case.schema) else "invalid"] += 1
-    return {"answers": len(cases), **counts, "cut": cut, "tokens": tokens}
+        valid = is_valid(model.tokenizer.decode(answer.tokens), case.schema)
+        cut = answer.finish_reason is FinishReason.LENGTH
+        counts["cut by max_tokens" if cut else "valid" if valid else "invalid"] += 1
+        failed += [] if valid else [case.name]
+    return {"answers": len(cases), **counts, "failed": failed, "tokens": tokens}
+
+
+def tight_budget(case: Case) -> int:
+    """Tokens of the shortest answer, and the margin of docs/structured-output.md."""
+    shortest = case.grammar.shortest()
+    if shortest is None:
+        raise SystemExit(f"no answer to {case.name} was found")
+    return shortest + shortest // 4 + 8
 
 
 def is_valid(text: str, schema: dict[str, Any]) -> bool:
@@ -128,7 +141,7 @@ def speeds(engine: Engine, groups: Sequence[Sequence[Case]], rounds: int) -> tup
     pairs = []
     for number, group in enumerate([groups[0], *[group for _ in range(rounds) for group in groups]]):
         greedy = [
-            SamplingParams(max_tokens=100, temperature=0, repetition_penalty=1.1, grammar=case.grammar)
+            SamplingParams(max_tokens=COMPARED_TOKENS, temperature=0, repetition_penalty=1.1, grammar=case.grammar)
             for case in group
         ]
         jobs = [(case.prompt, params) for case, params in zip(group, greedy, strict=True)]
@@ -146,6 +159,7 @@ def compare(
     package: Package, settings: EngineSettings, model: Model, cases: Sequence[Case], rounds: int
 ) -> list[dict[str, Any]]:
     rows = []
+    print("\n| decoding | under a schema, tokens/s | free text | ratio |\n|---|---|---|---|")
     for name, drafts, count, cheap in (
         ("one row, with drafts", settings.draft_tokens, 1, None),
         ("one row, without drafts", 0, 1, None),
@@ -167,11 +181,22 @@ def compare(
     return rows
 
 
+def report(found: dict[str, Any], *, tight: bool) -> dict[str, Any]:
+    room = "of the shortest answer and the margin" if tight else f"of {MAX_TOKENS}"
+    print(
+        f"max_tokens {room}: {found['answers']} answers of {found['tokens']} tokens, {found['valid']} valid,"
+        f" {found['invalid']} invalid, {found['cut by max_tokens']} cut {', '.join(found['failed'])}",
+        flush=True,
+    )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--part", choices=sorted(TIGHT), default="all")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     package = Package.open(args.package)
@@ -181,13 +206,8 @@ def main() -> None:
     cases, times = compiled(model, args.every)
     median, most = np.percentile(times, [50, 100])
     print(f"{len(cases)} schemas: compiled in {median:.1f} ms (median), {most:.1f} ms (longest); once {once:.2f} s")
-    found = validity(model, cases)
-    print(
-        f"{found['answers']} answers of {found['tokens']} tokens: {found['valid']} valid, {found['invalid']} invalid,"
-        f" {found['cut by max_tokens']} cut by max_tokens {', '.join(found['cut'])}"
-    )
-    print("\n| decoding | under a schema, tokens/s | free text | ratio |\n|---|---|---|---|")
-    rows = compare(package, settings, model, cases, args.rounds)
+    found = [report(validity(model, cases, tight=tight), tight=tight) for tight in TIGHT[args.part]]
+    rows = compare(package, settings, model, cases, args.rounds) if args.part != "validity" else []
     if args.json:
         document = {"compile_ms": times, "once_seconds": once, "validity": found, "speeds": rows}
         args.json.write_text(json.dumps(document, indent=2) + "\n")

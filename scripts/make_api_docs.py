@@ -1,4 +1,4 @@
-"""The tables of docs/api.md from the application's own description of its API: see scripts/make_api_docs."""
+"""The tables of the pages about the API from the application's own description of it: see scripts/make_api_docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from edgeai.server.openapi.tables import with_tables
 from edgeai.server.pool.catalog import Catalog
 from edgeai.server.pool.names import Names
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = [DOCS / name for name in ("api.md", "embeddings.md", "ollama.md")]
 
 
 def description() -> dict[str, Any]:
@@ -25,14 +26,16 @@ def description() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the page, or with --check only look."""
-    before = PAGE.read_text(encoding="utf-8")
-    after = with_tables(before, description())
-    if sys.argv[1:] == ["--check"]:
-        if after != before:
-            sys.exit(f"{PAGE} is stale: ./scripts/make_api_docs")
-    else:
-        PAGE.write_text(after, encoding="utf-8")
+    """Write the pages, or with --check only look."""
+    described = description()
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = with_tables(before, described)
+        if sys.argv[1:] == ["--check"]:
+            if after != before:
+                sys.exit(f"{page} is stale: ./scripts/make_api_docs")
+        else:
+            page.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ class Soak:
 
     def _conclude(self, watch: Watch, answers: list[Answer]) -> None:
         found = self.findings
-        found.seconds = self._args.seconds
+        found.seconds, found.samples = self._args.seconds, watch.samples
         found.outcomes, found.latencies = outcomes(answers), latencies(answers)
         found.refused = refusals(answers, self._subject.said())
         found.seen += [f"{fault} was not tried: {why}" for fault, why in self._subject.missing.items()]

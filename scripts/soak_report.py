@@ -10,7 +10,7 @@ from typing import Any
 
 from load_scenarios import quantiles
 from soak_clients import Answer
-from soak_watch import Growth
+from soak_watch import Growth, Sample
 
 STREAMED = ("short", "shared", "long")
 WHOLE = ("whole", "json_schema", "tools")
@@ -33,12 +33,13 @@ class Findings:
     seen: list[str] = field(default_factory=list)  # what shows that faults took effect
     problems: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # who was told to come again, and why
+    samples: list[Sample] = field(default_factory=list)  # what the server held, once a second
     peer: dict[str, Latencies] = field(default_factory=dict)  # by server, under the same traffic
 
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""
         made = {each.name: getattr(self, each.name) for each in fields(self)}
-        return made | {"growth": [asdict(each) for each in self.growth]}
+        return made | {name: [asdict(each) for each in made[name]] for name in ("growth", "samples")}
 
 
 def outcomes(answers: Iterable[Answer]) -> dict[str, Counter[str]]:

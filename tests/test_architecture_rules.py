@@ -23,6 +23,7 @@ FLOORS: list[set[str]] = [
     {"measure", "warm"},
     {"model"},
     {"memory_plan"},
+    {"imaging"},
     {"build", "engine"},
     {"architectures", "device", "discovery", "encoder"},
     {"sources", "keys"},
@@ -103,6 +104,14 @@ def test_engine_sees_token_ids_only() -> None:
         if room_of(path.parts) == "engine":
             assert not {name.split(".")[0] for name in imports_of(path)} & foreign, path
             assert not room_imports(path) & {"text", "server", "build", "package"}, path
+
+
+def test_images_are_built_beside_the_device() -> None:
+    """Nothing that runs on a device knows how images are built, and that needs neither server nor engine."""
+    for path in MODULES:
+        imports, here = room_imports(path), room_of(path.parts)
+        assert here == "imaging" or "imaging" not in imports, path
+        assert here != "imaging" or not imports & {"server", "engine", "model", "onnx_session"}, path
 
 
 def test_device_half_needs_no_exporter() -> None:

@@ -69,6 +69,7 @@ def test_a_relative_path_starts_at_the_recipe(tmp_path: Path) -> None:
         (MINIMAL + '[quantization]\nscheme = "gptq"\nbits = 4\nmax_size = "1GB"', "exclude each other"),
         (MINIMAL + '[quantization]\nscheme = "gptq"\nmax_size = "1 heap"', r"quantization\.max_size: .*match"),
         (MINIMAL + "[prompt]\ntemperature = -1.0", r"prompt\.temperature: .*greater than or equal to 0"),
+        (MINIMAL + '[prompt]\ntool_format = "html"', r"prompt\.tool_format: Input should be 'hermes', .* or 'gemma'"),
         (MINIMAL + "[quality]\nmax_mean_kl = 0", r"quality\.max_mean_kl"),
         (
             MINIMAL + '[[sources]]\nkind = "hub"\nrepo = "a/b"\nrevision = "main"\nfiles = ["x"]',

@@ -79,6 +79,7 @@ def test_a_python_without_venv_is_told_what_to_install_and_nothing_is_left(check
         "bench_load",
         "bench_servers",
         "soak",
+        "build_image",
         "build_llama_server",
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -118,6 +120,8 @@ def serve(
     Every flag is a setting of `edgeai config show`, which files and EDGEAI_ variables can give as well.
     """
     flags = {name: value for name, value in locals().items() if name != "config"}
+    gc.disable()  # until the server is there: what is imported stays
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else numpy starts threads, which nothing here uses
     from edgeai.server.serve import serve as run_server
     from edgeai.settings.resolve import resolve
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeai.device.mappings import Mapping, own_mappings, own_mappings_of
+from edgeai.device.mappings import Mapping, own_mappings, own_mappings_of, resident_file_bytes
 
 INTERVAL = 10.0  # seconds; letting go takes a few milliseconds, and so does reading a whole token table again
+GROWTH = 8 << 20  # bytes; what a prompt of a hundred different tokens brings in
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,15 @@ def _release(mapping: Mapping) -> bool:
 class WeightPages:
     """The pages of a weights file that runs read, let go of `INTERVAL` seconds after the first of them.
 
-    For the thread that runs the model, and that nobody unloads it under. Without a `path` nothing is ever due.
+    They go sooner where the process's pages of files have grown by `GROWTH`: a long prompt would bring in most of the
+    token table. For the thread that runs the model, and that nobody unloads it under. Without a `path` nothing is ever
+    due.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._due: float | None = None
+        self._least: int | None = None  # bytes of files' pages, since the last time
 
     def read(self) -> None:
         """A run may have read some."""
@@ -79,11 +83,18 @@ class WeightPages:
         return None if self._due is None else max(0.0, self._due - self._clock())
 
     def release_if_due(self) -> None:
-        if self._due is None or self._path is None or self._clock() < self._due:
+        if self._due is None or self._path is None:
             return
-        self._due = None
         try:
+            if self._clock() < self._due and not self._grown():
+                return
+            self._due = self._least = None
             release_pages_of(self._path)
         except OSError as error:  # such as a container without /proc
             log.info("pages of weights stay: %s", error)
-            self._path = None
+            self._path = self._due = None
+
+    def _grown(self) -> bool:
+        now = resident_file_bytes()
+        self._least = now if self._least is None else min(now, self._least)
+        return now - self._least > GROWTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 SMAPS = Path("/proc/self/smaps")
 MAPS = Path("/proc/self/maps")
+STATM = Path("/proc/self/statm")
 
 _HEADER = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)\n", re.MULTILINE)
 _FIELD = re.compile(r"^(\w+): +(\d+) kB$", re.MULTILINE)
@@ -52,6 +54,11 @@ def mappings(smaps: str) -> Iterator[Mapping]:
 def own_mappings() -> list[Mapping]:
     """Those of this process now. Raises OSError where the kernel does not tell."""
     return list(mappings(SMAPS.read_text()))
+
+
+def resident_file_bytes() -> int:
+    """Of the pages of files that are mapped and resident here. Raises OSError where the kernel does not tell."""
+    return int(STATM.read_text().split()[2]) * mmap.PAGESIZE
 
 
 def own_mappings_of(path: Path) -> list[Mapping]:

@@ -6,10 +6,15 @@ beside it. On few cores a run of one sequence is about as efficient as a run of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Limits", "plan_batches"]
+from edgeai.package.manifest import Manifest
+
+__all__ = ["Limits", "longest", "plan_batches"]
+
+SCORE_BYTES = 256 << 20  # for the attention scores of one sequence, where attention is not fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,14 @@ class Limits:
     def rows(self, length: int) -> int:
         """How many sequences of `length` tokens may run together, at least one."""
         return max(1, min(self.tokens // length, self.scores // length**2))
+
+
+def longest(manifest: Manifest) -> int:
+    """Tokens of the longest sequence: as the encoder was trained, where its attention scores, at the worst all in
+    memory, stay within `SCORE_BYTES`.
+    """
+    fits = math.isqrt(SCORE_BYTES // (4 * manifest.architecture.num_heads))
+    return min(manifest.encoder.max_length, fits) if manifest.encoder else fits
 
 
 def plan_batches(lengths: Sequence[int], limits: Limits) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from edgeai.encoder.batches import Limits, plan_batches
+from edgeai.encoder.batches import Limits, longest, plan_batches
 from edgeai.encoder.pooling import normalized, pool
 from edgeai.encoder.tokens import EncoderTokenizer, Tokens
 from edgeai.errors import InvalidInput
@@ -22,7 +21,6 @@ __all__ = ["Encoder", "EncoderGraph", "prompt_for", "require_encoder"]
 
 Floats = NDArray[np.float32]
 
-SCORE_BYTES = 256 << 20  # for the attention scores of one sequence, where attention is not fused
 # The two sides of a search, by the names that models and other APIs have for them.
 QUERY = ("query", "search_query", "retrieval.query")
 PASSAGE = ("passage", "document", "search_document", "retrieval.passage")
@@ -62,7 +60,7 @@ class Encoder:
         """Raises `PackageError` for a damaged package, `InvalidInput` for one that is no encoder."""
         self.package = package
         self.info = require_encoder(package.manifest)
-        self.max_length = min(self.info.max_length, _longest(package.manifest))
+        self.max_length = longest(package.manifest)
         self.tokenizer = EncoderTokenizer.load(package.tokenizer, self.max_length)
         self.graph = EncoderGraph(package.graph, threads=threads, limits=limits)
 
@@ -151,8 +149,3 @@ def require_kind(manifest: Manifest, kind: str) -> None:
             f"{manifest.name} is {article[manifest.kind]}, not {article[kind]}", f"use {use[manifest.kind]}",
             param="model",
         )  # fmt: skip
-
-
-def _longest(manifest: Manifest) -> int:
-    """Tokens of a sequence whose attention scores, at the worst all in memory, stay within `SCORE_BYTES`."""
-    return math.isqrt(SCORE_BYTES // (4 * manifest.architecture.num_heads))

@@ -27,7 +27,7 @@ class Constraint(Protocol):
     """How far one sequence has come in its grammar. Used by one thread at a time."""
 
     def forced(self, most: int) -> list[int]:
-        """Up to `most` tokens of the only way to go on, the end token included; most often there are several ways.
+        """Up to `most` tokens of the only way to go on; most often there are several ways.
 
         The same text may be cut into other tokens, so that they are a draft like any other.
         """
@@ -40,6 +40,18 @@ class Constraint(Protocol):
 
         Leaves the constraint where it is. Raises `EdgeaiError` when the grammar takes too much work to follow.
         """
+
+    def over(self, said: Tokens[int]) -> bool:
+        """Whether the text is complete behind `said`, which fits, and only an end token could follow."""
+
+    def can_end(self, said: Tokens[int], left: int) -> bool:
+        """Whether behind `said`, which fits, at most `left` more tokens bring the text to its end.
+
+        Far from the last token this is not looked into, nor where the end is out of reach anyway: then it is true.
+        """
+
+    def way_out(self, said: Tokens[int], left: int) -> int | None:
+        """The next token of a way to the end in at most `left` tokens; None if none is known, then and from then on."""
 
     def commit(self, token: int) -> None:
         """Go on by a token that was allowed."""

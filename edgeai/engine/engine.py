@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgeai.engine.adapters import Adapter
@@ -28,6 +29,7 @@ from edgeai.engine.speculative import Draft, DraftPlanner, DraftRow
 from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.engine.validation import check_params, check_prompt
 from edgeai.engine.warm_up import settle
+from edgeai.engine.wind_down import choose
 from edgeai.errors import EdgeaiError, InvalidInput, OutOfMemory
 from edgeai.onnx_session import Interrupted
 
@@ -210,16 +212,15 @@ class Engine:
     def _draft(self, sequences: Tokens[Sequence]) -> list[Draft]:
         if not self.drafts.most:
             return [NO_DRAFT for _ in sequences]
-        rows = []
-        for sequence in sequences:
-            left = min(
-                sequence.params.max_tokens - len(sequence.output) - 1,
-                self.context_length - len(sequence.tokens) - 1,
-            )
-            rows.append(DraftRow(sequence.tokens, sequence.drafter, left, sequence.constraint))
+        rows = [DraftRow(each.tokens, each.drafter, self._left(each) - 1, each.constraint) for each in sequences]
         drafts = zip(sequences, self.drafts.plan(rows), strict=True)
         reserve = self.scheduler.reserve_draft
         return [draft.cut(reserve(sequence, len(draft.tokens))) for sequence, draft in drafts]
+
+    def _left(self, sequence: Sequence) -> int:
+        """Tokens that may yet be said."""
+        said = len(sequence.tokens) - sequence.prompt_tokens
+        return min(sequence.params.max_tokens - said, self.context_length - len(sequence.tokens))
 
     def _sample(self, due: _Due) -> list[TokenOutput]:
         """The next token, and those behind it for as long as the draft is right: each as if it were sampled alone."""
@@ -230,7 +231,7 @@ class Engine:
         outputs: list[TokenOutput] = []
         try:
             for logits, mask, drafted in zip(due.logits, masks, [*due.draft.tokens, None], strict=True):
-                outputs.append(self._sample_one(logits, due.sequence, mask))
+                outputs.append(self._sample_one(logits, due.sequence, mask, tokens[before:]))
                 if outputs[-1].finish_reason is not None or outputs[-1].token_id != drafted:
                     break
                 tokens.append(drafted)
@@ -259,23 +260,27 @@ class Engine:
                 self.failures[job.sequence.request_id] = job.masks
                 self.cancel(job.sequence.request_id)
 
-    def _sample_one(self, logits: Logits, sequence: Sequence, mask: Mask | None) -> TokenOutput:
-        token = sample(logits, sequence, mask)
-        cached = sequence.cached_tokens
+    def _sample_one(self, logits: Logits, sequence: Sequence, mask: Mask | None, said: Tokens[int]) -> TokenOutput:
+        """The token behind `said`, which is not committed yet."""
+        constraint, over = sequence.constraint, False
+        if constraint is None or mask is None:
+            token = sample(logits, sequence)
+        else:
+            token = choose(partial(sample, logits, sequence), mask, constraint, said, self._left(sequence))
+            over = token not in self.shape.eos_token_ids and constraint.over([*said, token])
+        reason = FinishReason.STOP if over else self._finish(token, sequence)
+        output = TokenOutput(token, None, (), reason, sequence.cached_tokens, over)
         if sequence.params.logprobs is None:
-            return TokenOutput(token, finish_reason=self._finish(token, sequence), cached_tokens=cached)
+            return output
         own, top = logprobs(logits, token, sequence.params.logprobs)
-        return TokenOutput(token, own, top, self._finish(token, sequence), cached)
+        return replace(output, logprob=own, top_logprobs=top)
 
     def _finish(self, token: int, sequence: Sequence) -> FinishReason | None:
         params = sequence.params
         ignored = params.ignore_eos and params.grammar is None  # where a grammar allows the end, it is the end
         if token in params.stop_token_ids or (token in self.shape.eos_token_ids and not ignored):
             return FinishReason.STOP
-        length = len(sequence.tokens) + 1
-        if length - sequence.prompt_tokens >= params.max_tokens or length >= self.context_length:
-            return FinishReason.LENGTH
-        if self.admission.must_end(sequence):
+        if self._left(sequence) <= 1 or self.admission.must_end(sequence):
             return FinishReason.LENGTH
         return None
 

@@ -12,7 +12,7 @@ from edgeai.engine.constraint import Grammar
 class FinishReason(StrEnum):
     """Why a sequence ended."""
 
-    STOP = "stop"  # an end-of-text or stop token was sampled
+    STOP = "stop"  # an end-of-text or stop token was sampled, or nothing else could follow
     LENGTH = "length"  # max_tokens, the context or the deadline was reached
     CANCELLED = "cancelled"  # the client went away
 
@@ -59,6 +59,12 @@ class TokenOutput:
     top_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None  # set on the last token of a sequence
     cached_tokens: int = 0  # prompt tokens that came from the prefix cache
+    completes: bool = False  # a grammar's text, behind which nothing but the end could follow
+
+    @property
+    def is_end(self) -> bool:
+        """Whether this is an end or stop token, which is no part of the text."""
+        return self.finish_reason is FinishReason.STOP and not self.completes
 
 
 @dataclass(frozen=True, slots=True)

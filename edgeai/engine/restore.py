@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol
 
 from edgeai.engine.prefix_cache import Block
+
+LOADERS = 2  # checking a block's digest takes longer than putting it into its place
+AHEAD = 4  # blocks that may wait for their place: memory is for rows
 
 log = logging.getLogger(__name__)
 
 
 class BlockStore(Protocol):
-    """Where blocks outlive the process. Called by the engine's thread and by that of a `Restore`."""
+    """Where blocks outlive the process. Called by the engine's thread and by those of a `Restore`."""
 
     def run(self, keys: Iterable[bytes]) -> list[bytes]:
         """The keys from the first on that are all there."""
@@ -30,9 +36,10 @@ class BlockStore(Protocol):
 
 
 class Restore:
-    """Copies the blocks of `keys`, in order, by a thread of its own; `place(i, block)` puts the i-th where it belongs.
+    """Copies the blocks of `keys`, in order, by threads of its own; `place(i, block)` puts the i-th where it belongs.
 
-    It ends early at a block that cannot be loaded: what is missing from there on has to be computed.
+    Some are read and checked ahead, while one at a time is placed. It ends early at a block that cannot be loaded: what
+    is missing from there on has to be computed.
     """
 
     def __init__(self, store: BlockStore, keys: Sequence[bytes], place: Callable[[int, Block], None]) -> None:
@@ -51,17 +58,31 @@ class Restore:
         self._thread.join(seconds)
 
     def cancel(self) -> None:
-        """Stop after the block at hand; once this returns, nothing more is placed."""
+        """Stop after the blocks at hand; once this returns, nothing more is placed."""
         self._cancelled = True
         self._thread.join()
 
     def _run(self) -> None:
+        pool = ThreadPoolExecutor(LOADERS, "edgeai-kv-loader")
         try:
-            for index, key in enumerate(self._keys):
-                block = None if self._cancelled else self._store.load(key)
-                if block is None:
+            for index, loading in enumerate(self._loading(pool)):
+                block = loading.result()
+                if block is None or self._cancelled:
                     return
                 self._place(index, block)
                 self.blocks = index + 1
         except Exception:  # the request goes on without the rest
             log.exception("restoring stored KV blocks failed")
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _loading(self, pool: ThreadPoolExecutor) -> Iterator[Future[Block | None]]:
+        """Each block's, the next ones being under way already."""
+        keys = iter(self._keys)
+        ahead = deque(pool.submit(self._load, key) for key in islice(keys, AHEAD))
+        while ahead:
+            yield ahead.popleft()
+            ahead.extend(pool.submit(self._load, key) for key in islice(keys, 1))
+
+    def _load(self, key: bytes) -> Block | None:
+        return None if self._cancelled else self._store.load(key)

@@ -15,17 +15,37 @@ from edgeai.engine.request import SamplingParams, TokenLogprob
 from edgeai.engine.sequence import Sequence
 
 Logits = NDArray[np.float32]  # [vocab_size]
+WORD = 2**64 - 1
+PHILOX_ROUNDS = 10  # of Philox4x64, with the multipliers and key steps of Random123
+PHILOX_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+FEW = 4096  # allowed tokens up to which only their logits are looked at
 SHORTLIST = 1024  # candidates that are sorted first; the rest only when top-p reaches past them
 
 
 def sample(logits: Logits, sequence: Sequence, mask: Mask | None = None) -> int:
     """The next token of a sequence, one that `mask` allows. `logits` is not changed."""
-    params = sequence.params
+    if mask is None:
+        return _draw(adjust(logits, sequence), sequence)
+    if np.count_nonzero(mask) <= FEW:
+        allowed = np.flatnonzero(mask)
+        return int(allowed[0 if len(allowed) == 1 else _draw(adjust(logits[allowed], sequence, allowed), sequence)])
     adjusted = adjust(logits, sequence)
-    if mask is not None:
-        adjusted = adjusted.copy()
-        np.copyto(adjusted, -np.inf, where=~mask)  # what bias and penalties did to the others is of no account
-    if params.temperature == 0 or params.top_k == 1:
+    if _is_greedy(sequence.params):
+        best = int(adjusted.argmax())
+        if mask[best]:
+            return best
+    return _draw(np.where(mask, adjusted, np.float32(-np.inf)), sequence)
+
+
+def _is_greedy(params: SamplingParams) -> bool:
+    return params.temperature == 0 or params.top_k == 1
+
+
+def _draw(adjusted: Logits, sequence: Sequence) -> int:
+    """Which of some logits is chosen."""
+    params = sequence.params
+    if _is_greedy(params):
         return int(adjusted.argmax())
     scaled = adjusted.astype(np.float64)
     scaled -= scaled.max()  # from the likeliest down: the tiniest temperature then gives -inf, never NaN
@@ -37,30 +57,44 @@ def sample(logits: Logits, sequence: Sequence, mask: Mask | None = None) -> int:
     return int(tokens[min(int(np.searchsorted(bounds, point, side="right")), len(tokens) - 1)])
 
 
-def adjust(logits: Logits, sequence: Sequence) -> Logits:
-    """Logits after bias and penalties; the same array when there are none."""
+def adjust(logits: Logits, sequence: Sequence, ids: NDArray[np.intp] | None = None) -> Logits:
+    """Logits after bias and penalties; the same array when there are none. They are those of all tokens, or of `ids`,
+    which ascend.
+    """
     params = sequence.params
     if params.logit_bias:
         logits = logits.copy()
-        logits[list(params.logit_bias)] += np.fromiter(params.logit_bias.values(), np.float32)
+        biased, bias = np.fromiter(params.logit_bias, np.intp), np.fromiter(params.logit_bias.values(), np.float32)
+        places, known = _places(biased, ids)
+        logits[places] += bias[known]
     if params.repetition_penalty != 1.0:
         logits = logits.copy()
-        seen = np.unique(sequence.tokens)
-        values = logits[seen]
+        places, _ = _places(np.unique(sequence.tokens), ids)
+        values = logits[places]
         penalty = np.float32(params.repetition_penalty)
-        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+        logits[places] = np.where(values > 0, values / penalty, values * penalty)
     if (params.presence_penalty or params.frequency_penalty) and sequence.output:
         logits = logits.copy()
         seen, counts = np.unique(sequence.output, return_counts=True)
-        logits[seen] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
+        places, known = _places(seen, ids)
+        logits[places] -= (params.presence_penalty + params.frequency_penalty * counts[known]).astype(np.float32)
     return logits
+
+
+def _places(tokens: NDArray[np.intp], ids: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Where tokens stand in `ids`, and which of them do."""
+    if ids is None:
+        return tokens, np.ones(len(tokens), np.bool_)
+    places = np.searchsorted(ids, tokens)
+    known = np.take(ids, places, mode="clip") == tokens
+    return places[known], known
 
 
 def candidates(scaled: NDArray[np.float64], params: SamplingParams) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Tokens that may be drawn, the likeliest first, with their weights (not normalized)."""
     weights = np.exp(scaled - scaled.max())
     limit = min(params.top_k, len(weights)) if params.top_k else len(weights)
-    if limit == len(weights) and params.top_p >= 1.0:
+    if not params.top_k and params.top_p >= 1.0:
         tokens = np.arange(len(weights))  # nothing to cut by rank: order does not matter
     else:
         tokens = _by_rank(weights, limit, params.top_p)
@@ -94,8 +128,16 @@ def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.intp]:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that is a pure function of its arguments."""
-    return float(np.random.Generator(np.random.Philox(key=seed % 2**64, counter=position)).random())
+    """A number in [0, 1) that is a pure function of its arguments: what numpy's Philox with this key gives first.
+
+    Importing numpy's generators takes as long as a short prompt.
+    """
+    key, words = [seed % 2**64, 0], [position + 1, 0, 0, 0]
+    for _ in range(PHILOX_ROUNDS):
+        left, right = PHILOX_MULTIPLIERS[0] * words[0], PHILOX_MULTIPLIERS[1] * words[2]
+        words = [right >> 64 ^ words[1] ^ key[0], right & WORD, left >> 64 ^ words[3] ^ key[1], left & WORD]
+        key = [part + weyl & WORD for part, weyl in zip(key, PHILOX_WEYL, strict=True)]
+    return (words[0] >> 11) / 2**53  # as many bits as a float64 has
 
 
 def logprobs(logits: Logits, token: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:

@@ -11,12 +11,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgeai.errors import InvalidInput, Overloaded
 from edgeai.grammar.constraint import CompiledGrammar, problem
+from edgeai.grammar.ending import Closers, EndFinder
 from edgeai.grammar.spec import GrammarSpec
+from edgeai.grammar.spelling import Spelling
 from edgeai.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class GrammarCompiler:
         self._waiting = 0
         self._lock = threading.Lock()  # of the number above and the grammars below
         self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
-        self._vocabulary: LLTokenizer | None = None  # the worker's own
+        self._vocabulary: _Vocabulary | None = None  # the worker's own
 
     def submit(self, spec: GrammarSpec) -> Future[CompiledGrammar]:
         """The compiled grammar.
@@ -46,7 +47,7 @@ class GrammarCompiler:
         `InvalidInput` for what is wrong, not supported, without any text that would do, or too much work.
         """
         documents = spec.documents()
-        key = hashlib.sha256("\0".join(documents).encode("utf-8", "surrogatepass")).digest()
+        key = hashlib.sha256("\0".join((*documents, *spec.markers)).encode("utf-8", "surrogatepass")).digest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -61,7 +62,12 @@ class GrammarCompiler:
         return pending
 
     def _compile(self, key: bytes, spec: GrammarSpec) -> CompiledGrammar:
-        grammar = CompiledGrammar(self._matcher(spec), self._eos, self._tokenizer.vocab_size, spec.param)
+        if not self._eos:
+            raise InvalidInput("this model has no end token, and so no way to end such an answer", param=spec.param)
+        if self._vocabulary is None:
+            self._vocabulary = _Vocabulary(self._tokenizer, self._eos)
+        ends = EndFinder(self._vocabulary.closers, [self._vocabulary.marker(text) for text in spec.markers])
+        grammar = CompiledGrammar(self._matcher(spec, self._vocabulary.matched), ends, spec.param)
         with self._lock:
             self._kept[key] = grammar
             while len(self._kept) > KEPT:
@@ -73,22 +79,18 @@ class GrammarCompiler:
         with self._lock:
             self._waiting -= 1
 
-    def _matcher(self, spec: GrammarSpec) -> LLMatcher:
+    def _matcher(self, spec: GrammarSpec, vocabulary: LLTokenizer) -> LLMatcher:
         from llguidance import LLMatcher
 
-        if not self._eos:
-            raise InvalidInput("this model has no end token, and so no way to end such an answer", param=spec.param)
-        if self._vocabulary is None:
-            self._vocabulary = _vocabulary(self._tokenizer, self._eos)
         what = ""
         for document in spec.documents():
-            matcher = LLMatcher(self._vocabulary, document, limits=_limits(), log_level=0)
+            matcher = LLMatcher(vocabulary, document, limits=_limits(), log_level=0)
             matcher.compute_bitmask()  # the costly first one; copies of the matcher know it
             if not matcher.is_error():
                 return matcher
             what = problem(matcher)
         for inner in spec.named.values():
-            self._matcher(inner)  # raises for the part that is at fault
+            self._matcher(inner, vocabulary)  # raises for the part that is at fault
         raise InvalidInput(f"this grammar cannot be used: {what}", HINT, param=spec.param)
 
 
@@ -101,53 +103,42 @@ def _limits() -> LLParserLimits:
 
 
 class _Vocabulary:
+    """The tokens of a model as llguidance knows them, and as ends are made of them."""
+
+    def __init__(self, tokenizer: Tokenizer, eos: Sequence[int]) -> None:
+        from llguidance import LLTokenizer
+
+        self._tokenizer = tokenizer
+        spelling = Spelling(tokenizer.all_bytes(), tokenizer.control_tokens)
+        self._cutter = _Cutter(tokenizer, spelling, eos[0])
+        self.closers = Closers(spelling, eos)
+        self.matched = LLTokenizer(self._cutter, n_vocab=tokenizer.vocab_size, eos_token=list(eos))  # type: ignore[arg-type]
+
+    def marker(self, text: str) -> list[int]:
+        """The tokens of a text that is one token where that is a control token."""
+        token = self._tokenizer.control_id(text)
+        return self._cutter(text) if token is None else [token]
+
+
+class _Cutter:
     """What llguidance asks of a tokenizer: the bytes of each token, and how the model would cut forced text."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, eos: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, spelling: Spelling, eos: int) -> None:
         self.eos_token_id = eos
-        self.tokens = tokenizer.all_bytes()
-        self.special_token_ids = sorted(tokenizer.control_tokens)
+        self.tokens = spelling.tokens
+        self.special_token_ids = sorted(spelling.special)
+        self._spelling = spelling
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of text in the middle of a line, where SentencePiece puts no space in front."""
         ids = self._tokenizer.encode(text)
-        if self._spelled(ids) == text.encode():
+        spelled = self._spelling.text
+        if spelled(ids) == text.encode():
             return ids
         ids = self._tokenizer.encode(f"\n{text}")
-        at = next((at for at in range(len(ids)) if self._spelled(ids[at:]) == text.encode()), None)
-        return self._longest(text.encode()) if at is None else ids[at:]
-
-    def _spelled(self, ids: Sequence[int]) -> bytes:
-        return b"".join(self.tokens[token] for token in ids)
-
-    def _longest(self, text: bytes) -> list[int]:
-        """The longest tokens from the left on, as far as there are any: for tokenizers that change the text."""
-        ids: list[int] = []
-        at = 0
-        while at < len(text):
-            sizes = range(min(self._longest_token, len(text) - at), 0, -1)
-            token = next((self._ids[text[at : at + size]] for size in sizes if text[at : at + size] in self._ids), None)
-            if token is None:
-                break
-            ids.append(token)
-            at += len(self.tokens[token])
-        return ids
-
-    @cached_property
-    def _ids(self) -> dict[bytes, int]:
-        return {spelled: token for token, spelled in enumerate(self.tokens) if token not in self.special_token_ids}
-
-    @cached_property
-    def _longest_token(self) -> int:
-        return max(map(len, self._ids))
-
-
-def _vocabulary(tokenizer: Tokenizer, eos: Sequence[int]) -> LLTokenizer:
-    from llguidance import LLTokenizer
-
-    wrapped = _Vocabulary(tokenizer, eos[0])
-    return LLTokenizer(wrapped, n_vocab=tokenizer.vocab_size, eos_token=list(eos))  # type: ignore[arg-type]
+        at = next((at for at in range(len(ids)) if spelled(ids[at:]) == text.encode()), None)
+        return self._spelling.cut(text.encode()) if at is None else ids[at:]

@@ -6,11 +6,14 @@ cannot change what else is said about them.
 
 Dates and times become regular expressions of those that exist: llguidance's own know a 29th of February in every year,
 a year 0 and a second 60, which programs refuse to read.
+
+What has no natural end gets one far beyond what anybody means: a small model that has begun a row of digits or an
+address often finds none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeai.errors import InvalidInput
@@ -36,18 +39,56 @@ _PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}
 _VALUES = ("const", "enum", "default", "examples")  # no schemas
 
 
+_LONGEST = {"email": 254, "hostname": 253, "uri": 2048, "duration": 64}  # RFC 5321 and 1035; what programs take; ours
+_LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_FINEST = 1e-9  # of numbers between limits, which have no exponents
+_TINY = 1e-6  # limits below it may be meant for finer numbers
+
+
 def with_dates(part: Any) -> Any:
     """`part` of a schema with the formats of dates as patterns."""
+    return _rewritten(part, _dated)
+
+
+def bounded(part: Any) -> Any:
+    """`part` of a schema with bounds for integers, for decimals and for the lengths of addresses that have none."""
+    return _rewritten(part, _bounded)
+
+
+def _rewritten(part: Any, change: Callable[[dict[str, Any]], None]) -> Any:
+    """A copy of `part`, all schemas of which are changed."""
     if isinstance(part, list):
-        return [with_dates(item) for item in part]
+        return [_rewritten(item, change) for item in part]
     if not isinstance(part, Mapping):
         return part
-    result = {name: item if name in _VALUES else with_dates(item) for name, item in part.items()}
-    form = result.get("format")
-    if isinstance(form, str) and form in _PATTERNS and "pattern" not in result:
-        del result["format"]
-        result["pattern"] = _PATTERNS[form]
+    result = {name: item if name in _VALUES else _rewritten(item, change) for name, item in part.items()}
+    change(result)
     return result
+
+
+def _dated(schema: dict[str, Any]) -> None:
+    form = schema.get("format")
+    if isinstance(form, str) and form in _PATTERNS and "pattern" not in schema:
+        del schema["format"]
+        schema["pattern"] = _PATTERNS[form]
+
+
+def _bounded(schema: dict[str, Any]) -> None:
+    kind, form = schema.get("type"), schema.get("format")
+    if isinstance(form, str) and form in _LONGEST and schema.get("minLength", 0) == 0:
+        schema.setdefault("maxLength", _LONGEST[form])
+    limits = [schema[name] for name in _LIMITS if isinstance(schema.get(name), (int, float))]
+    if kind == "integer" and all(abs(limit) <= MAX_INTEGER for limit in limits):
+        _limit_integer(schema)
+    elif kind == "number" and limits and all(abs(limit) >= _TINY for limit in limits if limit):
+        schema.setdefault("multipleOf", _FINEST)
+
+
+def _limit_integer(schema: dict[str, Any]) -> None:
+    if "exclusiveMinimum" not in schema:
+        schema.setdefault("minimum", -MAX_INTEGER)
+    if "exclusiveMaximum" not in schema:
+        schema.setdefault("maximum", MAX_INTEGER)
 
 
 def check_schema(schema: Mapping[str, Any], *, param: str) -> None:

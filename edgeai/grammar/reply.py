@@ -71,7 +71,8 @@ def reply_spec(
         lines.append(_thoughts(reasoning, symbol(reasoning.begin), symbol(reasoning.end)))
         reply = f"thoughts {reply}" if thinking is Thinking.OPEN else f"(opened_thoughts)? {reply}"
     param = "tools" if answer is None else answer.param
-    return framed("\n".join([f"start: {reply}", *lines]), named, param=param)
+    markers = () if reasoning is None else (reasoning.end,)
+    return framed("\n".join([f"start: {reply}", *lines]), named, param=param, markers=markers)
 
 
 def _thoughts(form: ReasoningFormat, begin: str | None, end: str | None) -> str:

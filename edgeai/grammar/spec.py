@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeai.errors import InvalidInput
-from edgeai.grammar.json_schema import check_schema, closed, with_dates
+from edgeai.grammar.json_schema import bounded, check_schema, closed, with_dates
 
 MAX_CHARACTERS = 1 << 18
 MAX_CHOICES = 1000
@@ -25,12 +25,14 @@ class GrammarSpec:
     """One of llguidance's grammars as JSON text; `param` is the request's field that it came from.
 
     `fallback` is taken where the grammar itself has no texts at all. `named` are those that it refers to as @name.
+    `markers` are what ends parts that are free text.
     """
 
     part: str
     param: str
     fallback: str | None = None
     named: Mapping[str, GrammarSpec] = field(default_factory=dict)
+    markers: tuple[str, ...] = ()
 
     def documents(self) -> list[str]:
         """What to compile: the first that can be. Raises `InvalidInput` for more than `MAX_CHARACTERS`."""
@@ -45,9 +47,9 @@ class GrammarSpec:
         return list(dict.fromkeys(documents))
 
 
-def framed(lark: str, named: Mapping[str, GrammarSpec], *, param: str) -> GrammarSpec:
-    """A Lark grammar around others."""
-    return GrammarSpec(json.dumps({"lark_grammar": lark}), param, named=dict(named))
+def framed(lark: str, named: Mapping[str, GrammarSpec], *, param: str, markers: Sequence[str] = ()) -> GrammarSpec:
+    """A Lark grammar around others, with free text in it that ends in `markers`."""
+    return GrammarSpec(json.dumps({"lark_grammar": lark}), param, named=dict(named), markers=tuple(markers))
 
 
 def _with_name(name: str, part: str) -> str:
@@ -57,13 +59,13 @@ def _with_name(name: str, part: str) -> str:
 def from_json_schema(schema: Any, *, param: str, lenient: bool = False) -> GrammarSpec:
     """JSON that is valid under `schema`: draft 2020-12, as far as llguidance knows it; `lenient` ignores the rest.
 
-    Objects have no other properties than the schema names, unless it says that they may. Raises `InvalidInput` for
-    what is no schema.
+    Objects have no other properties than the schema names, unless it says that they may; numbers and addresses that
+    have no bounds get wide ones. Raises `InvalidInput` for what is no schema.
     """
     if not isinstance(schema, Mapping):
         raise InvalidInput("a JSON schema is a JSON object", param=param)
     check_schema(schema, param=param)
-    tight = closed(schema)
+    tight = bounded(closed(schema))
     options = _COMPACT | {"lenient": lenient}
 
     def part(content: Mapping[str, Any]) -> str:

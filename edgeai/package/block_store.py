@@ -128,11 +128,13 @@ class BlockStore:
             return None
         block = self._form.unpack(key, data)
         if block is None:
-            self._damaged += 1
+            with self._lock:
+                self._damaged += 1
             log.warning("a stored KV block was damaged and is removed: %s", self._path(key).name)
             self._remove(key)
             return None
-        self._loaded += 1
+        with self._lock:
+            self._loaded += 1
         return block
 
     def offer(self, key: bytes, block: Array, *, reused: bool = True) -> bool:

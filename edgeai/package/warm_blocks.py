@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -32,6 +33,7 @@ class WarmStore:
         self._close = weakref.finalize(self, os.close, self._descriptor)
         self._offsets = dict(self._found())
         self.damaged = 0
+        self._lock = threading.Lock()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._offsets
@@ -67,7 +69,8 @@ class WarmStore:
 
     def _damage(self, key: bytes, problem: str) -> None:
         self._offsets.pop(key, None)
-        self.damaged += 1
+        with self._lock:
+            self.damaged += 1
         log.warning("a precomputed block in %s cannot be used and is computed instead: %s", self._name, problem)
 
 

@@ -68,8 +68,9 @@ def create_app(
     app.add_middleware(Held)
     app.add_middleware(Gate, metrics=metrics, bodies=bodies or BodyBudget(), guard=guard, power=power)
     errors.install(app)
-    for router in (
+    for router in (  # FastAPI prepares them one by one, as it looks for a path: what is asked for first stands first
         chat.router(models, metrics),
+        status.router(models, metrics, power),
         responses.router(models, metrics),
         completions.router(models, metrics),
         embeddings.router(models),
@@ -77,25 +78,24 @@ def create_app(
         tokenize.router(models),
         model_routes.router(models),
         *ollama.routers(models, metrics),
-        status.router(models, metrics, power),
         pages.router(),
     ):
         app.include_router(router)
     if runner is not None:
         app.include_router(file_router(runner.files))
         app.include_router(batch_router(runner))
-    _describe_when_asked(app)
+    _describe_when_asked(app, keys=guard.authenticator.wants_keys)
     return app
 
 
-def _describe_when_asked(app: FastAPI) -> None:
+def _describe_when_asked(app: FastAPI, *, keys: bool) -> None:
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             from edgeai.server.openapi.describe import described
 
-            app.openapi_schema = described(made())
+            app.openapi_schema = described(made(), keys=keys)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

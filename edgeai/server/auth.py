@@ -65,6 +65,11 @@ class Authenticator:
         self._ledger = ledger
         self.settings = settings
 
+    @property
+    def wants_keys(self) -> bool:
+        """Whether clients need an API key."""
+        return self._keys is not None
+
     def admit(self, path: str, headers: Headers, address: str, told: dict[str, str]) -> Client:
         """Who asks; headers that tell what is left go to `told`. Raises `Unauthorized`, `Forbidden`, `LimitReached`."""
         scope = scope_of(path)

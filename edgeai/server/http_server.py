@@ -39,7 +39,8 @@ def http_server(
     deadlines.follow(settings)
     app = create_app(models, guard=guard, bodies=BodyBudget.of(read_memory()), work=work_folder(), power=power)
     server = QuietServer(server_config(app, deadlines=deadlines, tls=tls), admission)
-    takers: list[Taker] = [guard.follow, deadlines.follow, admission.follow, lambda taken: set_level(taken.log_level)]
+    takers: list[Taker] = [guard.follow, deadlines.follow, admission.follow, models.follow]
+    takers.append(lambda taken: set_level(taken.log_level))
     takers += [tls.follow] if tls else []
     server.on_hangup = Reloader(settings, read or (lambda: settings), takers).reload
     return server

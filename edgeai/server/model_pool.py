@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from edgeai.config import ServerSettings
 from edgeai.engine.request import EngineStats
 from edgeai.errors import EdgeaiError
 from edgeai.package.manifest import Kind
@@ -22,12 +24,26 @@ if TYPE_CHECKING:
     from edgeai.model import AsyncModel
 
 
+log = logging.getLogger("edgeai.server")
+
+
 class ModelPool:
     """`names` says what a request means, `residents` brings it into memory and keeps it there for as long as needed."""
 
     def __init__(self, names: Names, residents: Residents) -> None:
         self.created = int(time.time())  # since when the models can be asked
         self.names, self.residents = names, residents
+
+    def follow(self, settings: ServerSettings) -> None:
+        """Take over settings that were read again: what is pinned now is loaded, what no longer is may leave."""
+        self.names.prefer((*settings.pin, *settings.preload))
+        self.residents.follow(settings.pin, settings.keep_alive_seconds)
+        packages = self.names.packages()
+        for name in settings.pin:
+            if name not in packages:
+                log.warning("there is no model %r to pin; there is %s", name, ", ".join(packages))
+            elif self.residents.state(name) == "available":
+                self.residents.load(name, packages[name])
 
     async def find(self, name: str | None, request: HTTPConnection, keep_alive: float | None = None) -> AsyncModel:
         """The language model that a request names, in memory until the request is answered.

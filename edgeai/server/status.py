@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,14 +16,16 @@ from starlette.responses import JSONResponse, Response
 
 from edgeai import __version__
 from edgeai.device.power_governor import PowerGovernor
-from edgeai.device.profile import read_memory
+from edgeai.device.profile import Memory, read_memory
 from edgeai.engine.governor import REFUSING
 from edgeai.engine.request import EngineStats, MemoryState
 from edgeai.server.metrics import Metrics
 from edgeai.server.model_pool import ModelPool
+from edgeai.server.pool.names import Listed
 from edgeai.server.power import device_state
 
 RETRY_SECONDS = 5
+MEMORY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,26 @@ class Counts:
         )
 
 
+class RecentMemory:
+    """The machine's memory as it was within the last second: many pages may ask, and a reading opens several files."""
+
+    def __init__(self, read: Callable[[], Memory] = read_memory, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read, self._clock = read, clock
+        self._last: tuple[float, Memory] | None = None
+
+    def look(self) -> Memory:
+        """A reading that is at most `MEMORY_SECONDS` old."""
+        now = self._clock()
+        if self._last is None or now - self._last[0] >= MEMORY_SECONDS:
+            self._last = now, self._read()
+        return self._last[1]
+
+
 def router(models: ModelPool, metrics: Metrics, power: PowerGovernor) -> APIRouter:
     """The endpoints over the models of `models`, on a device that `power` knows."""
     routes = APIRouter()
     started = time.monotonic()
+    memory = RecentMemory()
 
     @routes.head("/health", include_in_schema=False)
     @routes.get("/health")
@@ -76,7 +96,7 @@ def router(models: ModelPool, metrics: Metrics, power: PowerGovernor) -> APIRout
 
     @routes.get("/status")
     async def status() -> dict[str, Any]:
-        return _status(models, power, time.monotonic() - started)
+        return _status(models, power, memory.look(), time.monotonic() - started)
 
     return routes
 
@@ -115,17 +135,29 @@ def _health(models: ModelPool) -> dict[str, Any]:
     }
 
 
-def _status(models: ModelPool, power: PowerGovernor, uptime: float) -> dict[str, Any]:
+def _status(models: ModelPool, power: PowerGovernor, memory: Memory, uptime: float) -> dict[str, Any]:
     stats = list(models.stats().values())
     counts = Counts.of(stats)
     return {
         "name": socket.gethostname(),
         "version": __version__,
         "uptime_seconds": round(uptime, 3),
-        "models": [{"id": each.name, "state": models.residents.state(each.root)} for each in models.names.listed()],
+        "models": [_model(models, listed) for listed in models.names.listed()],
         "counts": asdict(counts),
-        "memory": _memory(worst(stats)),
+        "memory": _memory(memory, worst(stats)),
         "device": {**device_state(power, counts.generated_tokens), "load": os.getloadavg()[0]},
+    }
+
+
+def _model(models: ModelPool, listed: Listed) -> dict[str, Any]:
+    """Where a model is, and in memory for how long if nobody asks for it; None: until others need the room."""
+    resident = models.residents.get(listed.root)
+    stays = None if resident is None else resident.seconds_left(asyncio.get_running_loop().time())
+    return {
+        "id": listed.name,
+        "state": models.residents.state(listed.root),
+        "pinned": models.residents.is_pinned(listed.root),
+        "stays_seconds": None if stays is None else round(stays, 3),
     }
 
 
@@ -134,8 +166,7 @@ def worst(stats: list[EngineStats]) -> MemoryState:
     return max((each.memory for each in stats), key=lambda state: state.level, default=MemoryState())
 
 
-def _memory(state: MemoryState) -> dict[str, Any]:
+def _memory(memory: Memory, state: MemoryState) -> dict[str, Any]:
     """Of the machine, within the limit of this server's control group."""
-    memory = read_memory()
     used = memory.size - min(memory.size, memory.available)
     return {"total_bytes": memory.size, "used_bytes": used, "level": state.level, "state": state.name}

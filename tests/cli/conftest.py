@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from edgeai.build.pipeline import build_package
 from edgeai.cli.main import execute
 from edgeai.package import Package, Store
 
@@ -29,13 +28,6 @@ class Result:
 
 
 Cli = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def tiny_package(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    folder = tmp_path_factory.mktemp("tiny_package")
-    report = build_package(str(tiny_gguf), out=folder / "tiny", home=folder, cache=folder)
-    return Package.open(report.package)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeai.device import file_pages
-from edgeai.device.file_pages import INTERVAL, WeightPages, release_file_pages, release_pages_of
+from edgeai.device.file_pages import GROWTH, INTERVAL, WeightPages, release_file_pages, release_pages_of
 from edgeai.device.mappings import Mapping, own_mappings
 
 SIZE = 8 << 20
@@ -93,6 +93,21 @@ def test_weights_go_some_seconds_after_they_were_read_and_once(file: Path) -> No
         now += 1
         pages.release_if_due()
         assert (pages.seconds_left(), resident(file)) == (None, 0)
+
+
+def test_weights_go_at_once_where_much_was_read(file: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(2 * GROWTH))
+    pages = WeightPages(large, lambda: 0.0)
+    with large.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        pages.read()
+        pages.release_if_due()
+        assert sum(mapped[: GROWTH // 2 : mmap.PAGESIZE]) == 0
+        pages.release_if_due()
+        assert resident(large) >= GROWTH // 2
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        pages.release_if_due()
+        assert (pages.seconds_left(), resident(large)) == (None, 0)
 
 
 def test_nothing_is_due_without_a_file_or_a_word_from_the_kernel(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

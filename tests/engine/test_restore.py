@@ -26,19 +26,21 @@ PROMPT = [int(token) for token in np.random.default_rng(3).integers(2, 90, 100)]
 
 
 class SlowStore:
-    """Has every block, until it is asked for one beyond `held`; each load waits for a permit."""
+    """Has the first `held` blocks that it is asked for; each load waits for a permit."""
 
     def __init__(self, held: int = 99) -> None:
-        self.left = held
+        self.held = held
         self.permits = threading.Semaphore(0)
+        self.run_of: list[bytes] = []
 
     def run(self, keys):
-        return list(keys)
+        self.run_of = list(keys)
+        return self.run_of
 
     def load(self, key: bytes):
         self.permits.acquire()
-        self.left -= 1
-        return None if self.left < 0 else np.full(1, key[0], np.float32)
+        index = self.run_of.index(key) if self.run_of else key[0]
+        return np.full(1, index, np.float32) if index < self.held else None
 
     def offer(self, key: bytes, block, *, reused: bool) -> bool:
         return False
@@ -70,7 +72,7 @@ def test_a_gap_ends_it() -> None:
 def test_nothing_is_placed_after_a_cancellation() -> None:
     store, placed = SlowStore(), []
     restore = Restore(store, keys(3), lambda i, block: placed.append(i))
-    threading.Timer(0.05, store.permits.release, [1]).start()
+    threading.Timer(0.05, store.permits.release, [2]).start()  # those at hand
     restore.cancel()
     count = len(placed)
     store.permits.release(5)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.engine import sampler
 from edgeai.engine.request import SamplingParams
 from edgeai.engine.sampler import SHORTLIST, adjust, candidates, logprobs, sample, uniform
 from edgeai.engine.sequence import Sequence
@@ -113,6 +115,31 @@ def test_greedy_takes_the_likeliest(values, params: SamplingParams) -> None:
         assert sample(np.array(values, np.float32), sequence(chosen)) == int(row.argmax())
 
 
+@given(
+    st.integers(0, 2**32),
+    params,
+    st.sampled_from([0, 1]),
+    st.sets(st.integers(0, 299), min_size=1, max_size=300),
+    st.lists(st.integers(0, 299), max_size=20),
+    st.sampled_from([0, 5, 299]),
+)
+def test_what_is_not_allowed_is_as_good_as_impossible(seed, params, top_k, allowed, output, few) -> None:
+    """Whether only the logits of what is allowed are looked at, or all of them."""
+    values = np.random.default_rng(seed).normal(0, 3, 300).astype(np.float32)
+    made = sequence(replace(params, seed=seed, top_k=top_k and params.top_k), [7, 11], output)
+    mask = np.isin(np.arange(300), list(allowed))
+    naive = np.where(mask, adjust(values, made), np.float32(-np.inf))
+    unadjusted = replace(
+        made.params, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, logit_bias={}
+    )
+    expected = sample(naive, sequence(unadjusted, [7, 11], output))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler, "FEW", few)
+        chosen = sample(values, made, mask)
+    assert chosen == expected
+    assert mask[chosen]
+
+
 @pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-10])
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     row = np.random.default_rng(0).normal(0, 5, 100).astype(np.float32)
@@ -159,6 +186,13 @@ def test_uniform_is_a_pure_function() -> None:
     assert [uniform(7, position) for position in range(3)] == [uniform(7, position) for position in range(3)]
     assert [round(uniform(seed, position), 12) for seed, position in PINNED] == list(PINNED.values())
     assert uniform(-1, 5) == uniform(2**64 - 1, 5)
+
+
+def test_uniform_is_numpys_philox() -> None:
+    for seed in (0, 7, 2**32 - 1, 2**64 - 1):
+        for position in (0, 1, 999, 2**20):
+            bits = np.random.Philox(key=seed, counter=position)
+            assert uniform(seed, position) == np.random.Generator(bits).random()
 
 
 PINNED = {(0, 0): 0.011546754286, (7, 0): 0.87207345482, (7, 1): 0.082842687027, (2**63, 1000): 0.423589749453}

@@ -143,13 +143,13 @@ def test_compiled_grammars_are_kept_by_what_they_say(smollm_tokenizer: Tokenizer
 
 def test_too_many_at_once_are_refused(smollm_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     held = threading.Event()
-    real = compiler_module._vocabulary
+    real = compiler_module._Vocabulary
 
     def slow(*arguments: Any) -> Any:
         held.wait(60)
         return real(*arguments)
 
-    monkeypatch.setattr(compiler_module, "_vocabulary", slow)
+    monkeypatch.setattr(compiler_module, "_Vocabulary", slow)
     compiler = GrammarCompiler(smollm_tokenizer, EOS)
     waiting: list[Future[Any]] = [compiler.submit(from_choices([str(n)], param="x")) for n in range(MAX_WAITING)]
     with pytest.raises(Overloaded, match="grammars are waiting"):

@@ -55,11 +55,13 @@ def test_what_can_only_go_on_in_one_way_is_forced(weather: GrammarConstraint, sm
     assert decode(weather.forced(20)) != ""
     assert weather.forced(20)[:2] == weather.forced(2)
     commit_all(weather, smollm_tokenizer.encode('{"city": "Nairobi", "unit": "cel'))
-    assert weather.forced(20)[-1] == EOS[0]
-    assert decode(weather.forced(20)[:-1]) == 'sius"}'
-    assert len(weather.masks(weather.forced(20))) == 1 + len(weather.forced(20))
+    forced = weather.forced(20)
+    assert decode(forced) == 'sius"}'
+    assert len(weather.masks(forced)) == 1 + len(forced)
+    assert [weather.over(forced[:count]) for count in range(len(forced) + 1)] == [False] * len(forced) + [True]
     commit_all(weather, smollm_tokenizer.encode('sius"}'))
-    assert weather.forced(20) == []  # only the end is left: to draft it would gain nothing
+    assert weather.over(())
+    assert weather.forced(20) == []  # only the end is left, and need not be said
 
 
 def test_drafts_are_cut_where_they_leave_the_grammar(weather: GrammarConstraint, smollm_tokenizer: Tokenizer) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeai.grammar.json_schema import closed, with_dates
+from edgeai.grammar.json_schema import MAX_INTEGER, bounded, closed, with_dates
 
 A = {"a": {"type": "string"}}
 CLOSED_A = {"type": "object", "properties": A, "additionalProperties": False}
@@ -86,3 +86,31 @@ def test_only_schemas_are_changed() -> None:
     assert with_dates(kept) == kept
     nested = {"anyOf": [{"items": {"format": "date"}}]}
     assert "pattern" in with_dates(nested)["anyOf"][0]["items"]
+
+
+WIDE = {"minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ({"type": "integer"}, WIDE),
+        ({"type": "integer", "minimum": 18}, {"maximum": MAX_INTEGER}),
+        ({"type": "integer", "exclusiveMaximum": 5}, {"minimum": -MAX_INTEGER}),
+        ({"type": "integer", "minimum": 2**60}, {}),
+        ({"type": "number", "minimum": 0}, {"multipleOf": 1e-9}),
+        ({"type": "number", "minimum": 0, "multipleOf": 0.5}, {}),
+        ({"type": "number", "minimum": 0, "maximum": 1e-12}, {}),
+        ({"type": "number"}, {}),
+        ({"type": "string", "format": "email"}, {"maxLength": 254}),
+        ({"type": "string", "format": "uri", "maxLength": 9000}, {}),
+        ({"type": "string", "format": "uri", "minLength": 5000}, {}),
+        ({"type": "string"}, {}),
+        ({"enum": [{"type": "integer"}]}, {}),
+        ({"properties": {"type": {"const": "integer"}, "format": {"const": "email"}}}, {}),
+    ],
+)
+def test_what_has_no_bounds_gets_wide_ones(given: dict[str, Any], added: dict[str, Any]) -> None:
+    assert bounded(given) == given | added
+    nested = {"$defs": {"x": {"anyOf": [given, {"items": given}]}}}
+    assert bounded(nested) == {"$defs": {"x": {"anyOf": [given | added, {"items": given | added}]}}}

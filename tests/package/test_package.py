@@ -65,6 +65,13 @@ def test_an_unknown_key_and_a_value_of_the_wrong_kind_are_named(make_package: Ma
     assert "name: Input should be a valid string" in raised.value.message
 
 
+def test_a_tool_format_that_there_is_not_is_refused_with_those_that_there_are(make_package: Make) -> None:
+    package = make_package()
+    edit_manifest(package, prompt={"tool_format": "html"})
+    with pytest.raises(PackageError, match=r"prompt\.tool_format: Input should be 'hermes', .*, not 'html'"):
+        Package.open(package.path)
+
+
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/passwd", "a/b", "manifest.json", "", ".hidden"])
 def test_a_file_name_that_reaches_out_of_the_package_is_refused(make_package: Make, name: str) -> None:
     package = make_package()

@@ -20,6 +20,7 @@ from edgeai.server.listening import listen
 from edgeai.server.loading import PackageLoader
 from edgeai.server.pool.catalog import at_start, decoders, open_catalog
 from edgeai.server.quiet_server import QuietServer
+from edgeai.server.reload import Reader
 from edgeai.server.serve import make_server
 from edgeai.server.tls import Tls
 from tests.fixtures.patience import PATIENCE, eventually
@@ -69,12 +70,15 @@ def serving(
 
 
 @contextmanager
-def serving_all(settings: ServerSettings) -> Iterator[str]:
-    """Serve what these settings mean, as `edgeai serve` does; the address."""
+def serving_all(
+    settings: ServerSettings, *, read: Reader | None = None, with_server: Callable[[QuietServer], None] = id
+) -> Iterator[str]:
+    """Serve what these settings mean, as `edgeai serve` does; the address. `with_server` is given the server."""
     catalog = open_catalog(settings)
     first = at_start(catalog, settings)
     with listen("127.0.0.1", 0) as listener, PackageLoader(settings, print, lambda: decoders(catalog)) as loader:
-        server = make_server(catalog, first, settings, loader)
+        server = make_server(catalog, first, settings, loader, read=read)
+        with_server(server)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

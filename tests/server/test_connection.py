@@ -233,6 +233,16 @@ def test_requests_that_do_not_wait_for_answers() -> None:
         assert len(answers(plain, 3000)) >= 3000
 
 
+@pytest.mark.parametrize("admission", [None, Admission(ServerSettings())])
+def test_nothing_waits_to_be_sent(admission: Admission | None) -> None:
+    """The parts of an answer leave at once; systems that wait for more to send with them wait for 40 ms."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        listener.admission = admission
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_there_are_no_more_connections_than_allowed() -> None:
     admission = Admission(ServerSettings(max_connections=3))
     with serving(ScriptedModel(), admission=admission) as served:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeai.device.heap import map_large_blocks, trim_heap
 from edgeai.package.aliases import AliasFile
 from edgeai.package.package import Package
 from edgeai.package.store import Store
+from edgeai.server.quiet_server import QuietServer
 from tests.fixtures import patience
 from tests.fixtures.encoders import WIDTH, encoder_package
 from tests.fixtures.patience import PATIENCE, eventually
@@ -156,6 +158,23 @@ def test_pinned_models_are_loaded_first_and_are_the_default(home: Path) -> None:
         assert text(url, "one", extra_body={"keep_alive": 0})
         assert eventually(lambda: states(url)["one"] == "available")
         assert states(url)["two"] == "loaded"
+
+
+def test_pins_and_keep_alive_change_at_sighup(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings, servers = ServerSettings(**LIMITS, pin=("two",)), list[QuietServer]()
+    written = [settings]
+    with serving_all(settings, read=lambda: written[-1], with_server=servers.append) as url:
+        written.append(replace(settings, pin=("one", "nobody"), keep_alive_seconds=0.0))
+        servers[0].hang_up()
+        assert eventually(lambda: states(url) == {"one": "loaded", "two": "available", "tiny-embedder": "available"})
+        told = {each["id"]: each for each in patience.get(f"{url}/status").json()["models"]}
+        assert told["one"] == {"id": "one", "state": "loaded", "pinned": True, "stays_seconds": None}
+        assert told["two"] == {"id": "two", "state": "available", "pinned": False, "stays_seconds": None}
+        assert ask(url, "").model == "one"  # the default follows the pins
+        assert ask(url, "two", extra_body={"keep_alive": "5m"}).model == "two"
+        told = {each["id"]: each for each in patience.get(f"{url}/status").json()["models"]}
+        assert 0 < told["two"]["stays_seconds"] <= 300
+    assert "there is no model 'nobody' to pin; there is one, " in caplog.text
 
 
 def test_unloading_gives_the_memory_back(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -86,7 +85,8 @@ def _in_memory(models: ModelPool) -> list[dict[str, Any]]:
         resident = models.residents.get(listed.root)
         if resident is None or not resident.loaded or listed.name != listed.root:
             continue
-        stays = NEVER if math.isinf(resident.expires) else timedelta(seconds=max(0.0, resident.expires - clock))
+        left = resident.seconds_left(clock)
+        stays = NEVER if left is None else timedelta(seconds=left)
         more = {"size_vram": 0, "context_length": models.context_length(listed)}
         found.append({**_tag(listed), **more, "expires_at": timestamp(datetime.now(UTC) + stays)})
     return found

@@ -25,7 +25,7 @@ class ShownTokens:
 
     def push(self, chunk: Chunk) -> list[TokenOutput]:
         """The tokens that are certain with this chunk."""
-        self._held += [token for token in chunk.tokens if token.finish_reason is not FinishReason.STOP]
+        self._held += [token for token in chunk.tokens if not token.is_end]
         cut = chunk.finish_reason is FinishReason.STOP and chunk.tokens[-1].finish_reason is not FinishReason.STOP
         if not chunk.text and (cut or chunk.finish_reason is None):
             return []

@@ -17,10 +17,22 @@ Json = dict[str, Any]
 _REF = "#/components/schemas/{model}"
 _HEAD = (403, 414, 431)  # any request may be refused for its head,
 _KEY = (401, 429)  # and where a key is wanted for that
+# The two ways to send an API key (`auth.key_of`).
+_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key that `edgeai keys create` made, with the scope that an operation names, or admin",
+    },
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same in another header"},
+}
 
 
-def described(document: Json) -> Json:
-    """The document with all that. A route that `OPERATIONS` does not have stays as it is."""
+def described(document: Json, *, keys: bool) -> Json:
+    """The document with all that. A route that `OPERATIONS` does not have stays as it is.
+
+    `keys`: whether this server wants API keys; where it does not, they may be left out.
+    """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # nothing here answers like that
         schemas.pop(name, None)
@@ -30,8 +42,10 @@ def described(document: Json) -> Json:
     named = sorted(answers, key=lambda model: model.__name__)
     _, made = models_json_schema([(model, "validation") for model in named], ref_template=_REF)
     schemas |= made["$defs"]
+    document["components"]["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            operation["security"] = _security(scope_of(path), keys=keys)
             if (method, path) in OPERATIONS:
                 _describe(operation, path, OPERATIONS[method, path])
     return document
@@ -61,6 +75,13 @@ def _describe(operation: Json, path: str, known: Operation) -> None:
     if known.unwell is not None:
         told = {"description": "The answer", "content": {JSON: {"schema": _ref(known.unwell.__name__)}}}
         operation["responses"]["503"] = told
+
+
+def _security(scope: str | None, *, keys: bool) -> list[Json]:
+    """Any of these is enough; OpenAPI 3.1 lets schemes name what a key has to allow."""
+    if scope is None:
+        return []
+    return [*([] if keys else [{}]), *({scheme: [scope]} for scheme in _SCHEMES)]
 
 
 def _ref(name: str) -> Json:

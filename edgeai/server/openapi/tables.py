@@ -41,7 +41,13 @@ def _operations(document: Json) -> list[tuple[str, Json]]:
 
 
 def _addresses(document: Json) -> str:
-    return _lines(("address", "what"), [(address, each["summary"]) for address, each in _operations(document)])
+    rows = [(address, each["summary"], _scope(each)) for address, each in _operations(document)]
+    return _lines(("address", "what", "scope of a key"), rows)
+
+
+def _scope(operation: Json) -> str:
+    """What a key must allow; empty where none is needed."""
+    return next((f"`{scopes[0]}`" for way in operation["security"] for scopes in way.values()), "")
 
 
 def _statuses(document: Json) -> str:

@@ -59,6 +59,10 @@ class Names:
         self._aliases, self._alias_file = dict(aliases or {}), alias_file
         self._preferred = preferred
 
+    def prefer(self, names: Sequence[str]) -> None:
+        """From now on these come first among the defaults."""
+        self._preferred = names
+
     def packages(self) -> Mapping[str, Package]:
         """All packages by name."""
         return self._catalog.packages()

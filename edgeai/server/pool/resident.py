@@ -21,7 +21,8 @@ State = Literal["available", "loading", "loaded"]  # on disk; asked for; in memo
 class Resident:
     """`leases` counts the requests that use it or wait for it; only without any may it leave memory.
 
-    Times are seconds of the event loop's clock. `retired`: another package has its name now, or none.
+    Times are seconds of the event loop's clock. `retired`: another package has its name now, or none. `asked`: whether
+    the last request itself said until when it stays.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Resident:
     leases: int = 0
     last_used: float = 0.0
     expires: float = math.inf
+    asked: bool = False
     retired: bool = False
     load_seconds: float = 0.0
     loading: asyncio.Task[None] | None = None
@@ -51,6 +53,12 @@ class Resident:
     def idle(self) -> bool:
         """Whether it could be unloaded now."""
         return self.loaded and not self.leases and (self.retired or not self.pinned)
+
+    def seconds_left(self, now: float) -> float | None:
+        """How long it stays in memory at most if nobody asks for it; None: for ever, as far as it is up to that."""
+        if self.pinned or math.isinf(self.expires):
+            return None
+        return max(0.0, self.expires - now)
 
     def summary(self) -> dict[str, Any]:
         """For status pages: its state and how much it has to do."""

@@ -105,6 +105,25 @@ class Residents:
         resident = self._current.get(name)
         return "available" if resident is None else resident.state
 
+    def follow(self, pinned: Iterable[str], keep_alive: float) -> None:
+        """Take over other pins, and another `keep_alive` where the last request did not ask for its own."""
+        self._pinned, self._keep_alive = frozenset(pinned), keep_alive
+        now = asyncio.get_running_loop().time()
+        for resident in self.all():
+            resident.pinned = resident.name in self._pinned
+            if not resident.asked:
+                resident.expires = (resident.last_used or now) + keep_alive
+        self._rested.set()  # what is no longer pinned may make room
+        self._sweep_when_due()
+
+    def load(self, name: str, package: Package) -> None:
+        """Bring it into memory in the background, as if it were used. What goes wrong is logged."""
+        self._start(self._touch(name, package))
+
+    async def _touch(self, name: str, package: Package) -> None:
+        async with self.use(name, package):
+            pass
+
     def is_pinned(self, name: str) -> bool:
         """Whether the model of this name stays in memory, once it is there."""
         return name in self._pinned
@@ -123,6 +142,7 @@ class Residents:
             resident.leases -= 1
             now = asyncio.get_running_loop().time()
             resident.last_used = now
+            resident.asked = keep_alive is not None
             resident.expires = now + (self._keep_alive if keep_alive is None else keep_alive)
             self._settle(resident)
 
@@ -130,7 +150,7 @@ class Residents:
         """Unload as soon as no request needs it; pinned ones stay."""
         resident = self._current.get(name)
         if resident is not None:
-            resident.expires = 0.0
+            resident.asked, resident.expires = True, 0.0
             self._settle(resident)
 
     def keep_only(self, names: Set[str]) -> None:
@@ -297,6 +317,6 @@ class Residents:
             log.error("a model could not be loaded or unloaded: %s", error)
 
 
-def _eviction_order(resident: Resident) -> tuple[bool, float]:
-    """Replaced ones first, then the least recently used."""
-    return not resident.retired, resident.last_used
+def _eviction_order(resident: Resident) -> tuple[bool, bool, float]:
+    """Replaced ones first, then the least recently used; at last those that a request wanted to stay for ever."""
+    return not resident.retired, resident.asked and resident.expires == FOREVER, resident.last_used

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeai.errors import InvalidInput
+from edgeai.recipe import ToolFormat
 from edgeai.text.chat_template import ChatTemplate
 from edgeai.text.tool_calls.gemma import GEMMA
 from edgeai.text.tool_calls.granite import GRANITE, PHI4
@@ -41,11 +41,11 @@ class ToolPrompting:
     native: bool
 
 
-def tool_prompting(template: ChatTemplate, name: str | None) -> ToolPrompting:
-    """By the template, or in the format of this name. Raises `InvalidInput` for an unknown one."""
+def tool_prompting(template: ChatTemplate, name: ToolFormat | None) -> ToolPrompting:
+    """By the template, or in the format of this name, as a recipe gives it."""
     form = native_format(template)
     if name is not None:
-        return ToolPrompting(named_format(name), bool(template.variables & TOOL_VARIABLES))
+        return ToolPrompting(FORMATS[name], bool(template.variables & TOOL_VARIABLES))
     taught_none = GEMMA if GEMMA_TURN in template.source else HERMES
     return ToolPrompting(form or taught_none, form is not None)
 
@@ -55,10 +55,3 @@ def native_format(template: ChatTemplate) -> JsonFormat | None:
     if not template.variables & TOOL_VARIABLES:
         return None
     return next((form for mark, form in _MARKS if mark in template.source), None)
-
-
-def named_format(name: str) -> JsonFormat:
-    """The format that a recipe names. Raises `InvalidInput` for an unknown one."""
-    if name not in FORMATS:
-        raise InvalidInput(f"there is no tool format {name!r}", f"there is {', '.join(FORMATS)}")
-    return FORMATS[name]

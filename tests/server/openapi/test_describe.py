@@ -81,7 +81,7 @@ def test_a_stale_page_is_made_anew(document: dict[str, Any]) -> None:
     page = "# Head\n<!-- generated: addresses -->\n| old |\n<!-- end -->\nTail\n"
     made = with_tables(page, document)
     assert "old" not in made
-    assert made.startswith("# Head\n<!-- generated: addresses -->\n| address | what |\n")
+    assert made.startswith("# Head\n<!-- generated: addresses -->\n| address | what | scope of a key |\n")
     assert made.endswith("|\n<!-- end -->\nTail\n")
 
 

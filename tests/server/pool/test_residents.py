@@ -206,6 +206,52 @@ def test_for_ever_is_until_others_need_the_room() -> None:
     living(work, keep_alive=0.01)
 
 
+def test_what_a_request_wanted_for_ever_goes_last() -> None:
+    async def work(house: House, residents: Residents) -> None:
+        await use(residents, "a", keep_alive=float("inf"))
+        await use(residents, "b")
+        await use(residents, "c")
+        assert house.events[-2:] == ["-b", "+c"]
+
+    living(work)
+
+
+def test_pins_and_keep_alive_change_while_it_runs() -> None:
+    async def work(house: House, residents: Residents) -> None:
+        await use(residents, "a")
+        await use(residents, "b", keep_alive=100)
+        residents.follow(["b"], 0.01)
+        await until(lambda: house.events == ["+a", "+b", "-a"])
+        now = asyncio.get_running_loop().time()
+        pinned = residents.get("b")
+        assert pinned is not None
+        assert pinned.seconds_left(now) is None
+        residents.follow([], 0.01)
+        left = pinned.seconds_left(now)
+        assert left is not None
+        assert 50 < left <= 100  # as its own last request wanted
+        residents.load("c", package("c"))
+        await until(lambda: "-c" in house.events)
+        await use(residents, "large")
+        assert house.events[-3:] == ["squeeze", "-b", "+large"]
+
+    living(work)
+
+
+def test_a_request_that_waits_for_a_pinned_model_has_its_room_when_it_is_no_longer_pinned() -> None:
+    async def work(house: House, residents: Residents) -> None:
+        async with residents.use("a", package("a"), None):
+            await use(residents, "b")
+            waiting = asyncio.create_task(use(residents, "large"))
+            await until(lambda: "squeeze" in house.events)
+            assert not waiting.done()
+            residents.follow([], float("inf"))
+            await until(lambda: "-b" in house.events)
+        await waiting
+
+    living(work, pinned=["b"])
+
+
 def test_a_package_that_was_replaced_ends_when_its_requests_do() -> None:
     async def work(house: House, residents: Residents) -> None:
         async with residents.use("a", package("a")) as old:

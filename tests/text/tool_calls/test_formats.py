@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeai.recipe import ToolFormat
 from edgeai.text.tool_calls.detect import FORMATS
 from edgeai.text.tool_calls.events import Text, merged
 from edgeai.text.tool_calls.json_format import JsonFormat
@@ -66,6 +68,10 @@ def test_a_reply_that_is_cut_short_shows_no_marker(name: str, before: str, calls
     for (called, arguments), (expected, given_arguments) in zip(found, calls, strict=False):
         assert called == expected
         assert json.dumps(given_arguments).startswith(arguments) or arguments == json.dumps(given_arguments)
+
+
+def test_recipes_may_name_just_these() -> None:
+    assert set(get_args(ToolFormat)) == FORMATS.keys()
 
 
 def test_arguments_come_while_they_are_written() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgeai.errors import InvalidInput
 from edgeai.text import ChatTemplate
-from edgeai.text.tool_calls.detect import FORMATS, named_format, native_format, tool_prompting
+from edgeai.text.tool_calls.detect import FORMATS, native_format, tool_prompting
 from edgeai.text.tool_calls.prompt import call_id, native_messages, plain_messages, template_arguments
 from tests.fixtures.chats import SPECIAL_TOKENS, template
 
@@ -60,8 +59,6 @@ def test_models_that_were_taught_none_get_hermes_unless_a_recipe_says_otherwise(
     assert gemma.form.call_text("f", "{}") == '{"name": "f", "parameters": {}}'
     assert tool_prompting(marked("unknown marks"), None).native is False
     assert tool_prompting(marked("<tool_call>"), "mistral").form.name == "mistral"
-    with pytest.raises(InvalidInput, match="there is hermes"):
-        named_format("html")
 
 
 def test_the_template_writes_tools_calls_and_results_itself() -> None:

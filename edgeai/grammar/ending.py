@@ -1,0 +1,207 @@
+"""Ways to the end of a text: tokens that complete what has been begun, few of them.
+
+llguidance says which tokens may come next, not how far the end is. So the end is looked for by writing on in a copy of
+the matcher: what is forced first, then what closes most (braces, brackets, a quote), then the shortest values, and
+where none of those may come, one of the longest tokens. That finds the end of most texts at once. Where it goes astray,
+as in a recursive schema whose first alternative holds itself, `EndFinder.search` tries other choices; what turned out
+to be shorter is preferred from then on, for all texts of the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.grammar.spelling import Spelling
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+Mask = NDArray[np.bool_]  # [vocab_size]: the tokens that may come next
+
+LONGEST = 512  # tokens after which an end is taken to be out of reach, unless more are asked for
+EFFORT = 6000  # tokens that one search may write in all
+REACHES = (64, LONGEST)  # tokens that a search writes before it tries something else
+ALTERNATIVES = 16  # that are tried at one place
+SECONDS = 0.5  # that one look for an end may take, whatever the grammar
+_CLOSING = re.compile(rb'["\]}]+')
+_VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
+_BEGINNINGS = [b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
+_FOLLOWING = [b",", *_VALUES, *(b" " + text for text in (b'""', *_VALUES)), b' "', *_BEGINNINGS]
+_ADDRESS = [b"@", b":", b".", b"a", b"/", b"-"]  # what makes the next part of an address begin, or is one
+
+
+class Closers:
+    """The tokens of a vocabulary in the order in which they are tried."""
+
+    def __init__(self, spelling: Spelling, eos: Sequence[int]) -> None:
+        ids = spelling.ids
+        self.size = len(spelling.tokens)
+        self.eos = tuple(eos)
+        self.spelling = spelling
+        self._newline, self._space, *self._letters = (ids.get(text) for text in (b"\n", b" ", b"a", b"z"))
+        self._weights = np.array([len(text.strip()) for text in spelling.tokens])
+        self._weights[list(spelling.special)] = 0
+        self._beginnings = np.array([(text.lstrip() or text or bytes(1))[0] for text in spelling.tokens])
+        closing = sorted(filter(_CLOSING.fullmatch, ids), key=lambda text: (text[:2] != b'""', -len(text)))
+        quotes = [text for text in closing if text.startswith(b'"')]
+        self._quotes = frozenset(ids[text] for text in quotes)
+        self._structure = np.array([ids[text] for text in (*quotes, *closing, *_FOLLOWING) if text in ids], np.intp)
+        self._address = np.array([ids[text] for text in (*quotes, *_ADDRESS) if text in ids], np.intp)
+        self._text = np.array([ids[text] for text in (*quotes, b"-") if text in ids], np.intp)
+
+    def choose(self, mask: Mask, repeated: int = 0) -> int:
+        """The best of the tokens that may come; another one where it has `repeated` led back to the same place."""
+        content = all(self._allows(mask, letter) for letter in self._letters)  # of a string, or free text
+        plain = self._text if self._allows(mask, self._space) else self._address
+        order = plain if content else self._structure
+        fitting = order[mask[order]]
+        if len(fitting) and (not repeated or int(fitting[0]) in self._quotes):
+            return int(fitting[0])
+        if content or not repeated:
+            allowed = np.flatnonzero(mask)
+            return int(allowed[self._weights[allowed].argmax()])
+        options = [*fitting[:1], *self.alternatives(mask)]
+        return int(options[repeated % len(options)])
+
+    def alternatives(self, mask: Mask) -> list[int]:
+        """A few tokens that may come and differ in how they begin, the longest of each kind; numbers last."""
+        allowed = np.flatnonzero(mask)
+        allowed = allowed[np.argsort(-self._weights[allowed], kind="stable")]
+        beginnings, first = np.unique(self._beginnings[allowed], return_index=True)
+        is_digit = (beginnings >= ord("0")) & (beginnings <= ord("9"))
+        return [int(token) for token in allowed[first[np.argsort(is_digit, kind="stable")][:ALTERNATIVES]]]
+
+    @staticmethod
+    def _allows(mask: Mask, token: int | None) -> bool:
+        return token is not None and bool(mask[token])
+
+    def is_free_text(self, mask: Mask) -> bool:
+        """Whether anything may come: JSON has no line ends in its strings, nor elsewhere as it is written here."""
+        return self._allows(mask, self._newline)
+
+    def behind(self, token: int, tokens: Sequence[int]) -> Sequence[int]:
+        """What is left of `tokens` once `token` has been said; all of them if their text does not begin like it."""
+        if not tokens or token == tokens[0]:
+            return tokens[1:]
+        said, text = self.spelling.tokens[token], b""
+        for count, each in enumerate(tokens, 1):
+            if each in self.spelling.special:
+                break
+            text += self.spelling.tokens[each]
+            if len(text) >= len(said):
+                rest = self.spelling.cut(text[len(said) :])
+                fits = text == said + self.spelling.text(rest)
+                return (*rest, *tokens[count:]) if fits else tokens
+        return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Tokens that complete a text, an end token behind them; where the text is `over` before, that need not be said."""
+
+    tokens: Sequence[int]
+    over: bool
+
+    @property
+    def cost(self) -> int:
+        """How many tokens have to be said."""
+        return len(self.tokens) - self.over
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where there was a choice on the way to an end: what had been written, and the mask of what could have come."""
+
+    written: tuple[int, ...]
+    bits: bytes
+
+
+@dataclass(slots=True)
+class EndFinder:
+    """Finds ends of one grammar's texts. `markers` end parts of them that are free text, such as thoughts."""
+
+    closers: Closers
+    markers: Sequence[list[int]] = ()
+    preferred: dict[int, int] = field(default_factory=dict)  # by the hash of a mask: what led to a shorter end
+
+    def find(self, matcher: LLMatcher, most: int = LONGEST) -> End | None:
+        """An end, by the choices that are known to be good; None if there is none in `most` tokens."""
+        return self._follow(matcher, (), most, self.preferred, [], time.perf_counter() + SECONDS)
+
+    def search(self, matcher: LLMatcher, most: int) -> End | None:
+        """An end in at most `most` tokens, where necessary by other choices than the known ones."""
+        until = time.perf_counter() + SECONDS
+        for reach in REACHES:
+            end = self._search(matcher, most, max(reach, most), until)
+            if end is not None:
+                return end
+        return None
+
+    def _search(self, matcher: LLMatcher, most: int, reach: int, until: float) -> End | None:
+        places: list[_Place] = []
+        best = self._follow(matcher, (), reach, self.preferred, places, until)
+        effort, at = EFFORT, 0
+        while at < len(places) and effort > 0 and (best is None or best.cost > most):
+            place, key = places[at], hash(places[at].bits)
+            at += 1
+            for token in self.closers.alternatives(allowed_tokens(place.bits, self.closers.size)):
+                tried = places[:at]
+                limit = reach if best is None else best.cost - 1
+                begun = (*place.written, token)
+                end = self._follow(matcher, begun, limit, {**self.preferred, key: token}, tried, until)
+                effort -= len(tried[-1].written) - len(place.written) + 1
+                if end is not None:
+                    best, places = end, tried
+                    self.preferred[key] = token
+        return best if best is not None and best.cost <= most else None
+
+    def _follow(
+        self,
+        start: LLMatcher,
+        begun: Sequence[int],
+        most: int,
+        preferred: Mapping[int, int],
+        places: list[_Place],
+        until: float,
+    ) -> End | None:
+        """Write on behind `begun` until the end, for `most` tokens or `until` then; `places` are added to."""
+        matcher = start.deep_copy()
+        written = list(begun)
+        matcher.consume_tokens(written)
+        before, repeated = b"", 0
+        while not matcher.is_stopped() and len(written) <= most and time.perf_counter() < until:
+            more = matcher.compute_ff_tokens()
+            if not more:
+                if matcher.is_accepting():
+                    return End((*written, self.closers.eos[0]), over=False) if len(written) < most else None
+                bits = matcher.compute_bitmask()
+                places.append(_Place(tuple(written), bits))
+                repeated = repeated + 1 if bits == before else 0
+                before = bits
+                more = self._next(matcher, bits, preferred, repeated)
+            matcher.consume_tokens(more)
+            written += more
+        if matcher.is_error() or not matcher.is_stopped() or len(written) > most:
+            return None
+        return End((*written, self.closers.eos[0]), over=True)
+
+    def _next(self, matcher: LLMatcher, bits: bytes, preferred: Mapping[int, int], repeated: int) -> list[int]:
+        mask = allowed_tokens(bits, self.closers.size)
+        for marker in self.markers:
+            fits = mask[marker[0]] and (marker[0] in self.closers.spelling.special or self.closers.is_free_text(mask))
+            if fits and matcher.validate_tokens(marker) == len(marker):
+                return marker
+        token = preferred.get(hash(bits))
+        return [self.closers.choose(mask, repeated) if token is None else token]
+
+
+def allowed_tokens(bits: bytes, size: int) -> Mask:
+    """The mask that llguidance gave, one bit for each of `size` tokens, as an array."""
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=size, bitorder="little").view(np.bool_)

@@ -1,0 +1,179 @@
+"""What the boot partition holds: the loader, and for slot a the kernel with all that it starts from.
+
+    a/ b/          vmlinuz, initrd.img, cmdline.txt, device trees; b/ waits for the first update
+    config.txt     Raspberry Pi: which of them; board.txt has the board's settings
+    EFI/BOOT/      elsewhere: GRUB for UEFI; grub/ has its configuration and the block it counts in
+
+The files that people edit (`user-data`, `edgeai.toml` and so on) come from `images/boot/`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from edgeai.appliance.grub import ENVIRONMENT, new_environment
+from edgeai.appliance.raspberry import CONFIG, INCLUDED, TRYBOOT, slot_file
+from edgeai.errors import NotFound
+from edgeai.imaging.plan import Plan
+from edgeai.imaging.stages import Stages
+from edgeai.imaging.tools import Tools, download_packages, note_packages, unpack
+from edgeai.imaging.tree import Tree
+
+FIRST_SLOT: Literal["a"] = "a"
+_LABEL_SEARCH = (
+    "search --no-floppy --label {label} --set=root\nset prefix=($root)/grub\nconfigfile ($root)/grub/grub.cfg\n"
+)
+_GRUB_MODULES = (
+    *("part_msdos", "fat", "search", "search_label", "configfile", "normal", "linux", "loadenv"),
+    *(
+        "test",
+        "echo",
+        "sleep",
+        "reboot",
+        "minicmd",
+        "cat",
+        "regexp",
+        "all_video",
+        "gfxterm",
+        "true",
+        "serial",
+        "terminal",
+    ),
+)
+GRUB_PACKAGES = {"amd64": ("grub-efi-amd64-bin", "grub-pc-bin"), "arm64": ("grub-efi-arm64-bin",)}
+_EFI: dict[str, tuple[tuple[str, str], ...]] = {  # GRUB's formats and UEFI's removable paths
+    "amd64": (("x86_64-efi", "BOOTX64.EFI"),),
+    "arm64": (("arm64-efi", "BOOTAA64.EFI"),),
+}
+RELEASE_NAME = "release.json"
+FIRMWARE_PACKAGE = "raspi-firmware"
+
+
+def slot_files(plan: Plan, root: Tree, folder: Path) -> None:
+    """Write kernel, initrd, device trees and command line of a system into `folder`, out of its root.
+
+    `cmdline.txt` is a template: an update puts slot and root in. Raises `NotFound` for what the root lacks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(root, "boot/vmlinuz-*", folder / "vmlinuz")
+    _write(root, "boot/initrd.img-*", folder / "initrd.img")
+    for pattern in plan.board.device_trees:
+        _device_trees(root, pattern, folder)
+    _command_line(plan.command_line_template, folder)
+
+
+def firmware_files(stages: Stages, plan: Plan, tools: Tools) -> Path | None:
+    """The folder with what Raspberry Pi's first stage reads, out of Debian's package; None for other machines."""
+    firmware = plan.board.firmware
+    if firmware is None:
+        return None
+    inputs = {"suite": plan.base.suite, "firmware": firmware.model_dump(mode="json")}
+
+    def make(folder: Path) -> None:
+        source = f"{tools.mirror} {plan.base.suite} non-free-firmware"
+        [package] = download_packages(folder, [source], [f"{FIRMWARE_PACKAGE}:arm64"], alone=True)
+        unpack(package, folder / "package")
+        note_packages(folder, [package])
+        shutil.rmtree(folder / "apt")
+
+    return stages.make("firmware", inputs, make)
+
+
+def fill_slot(plan: Plan, files: Path, boot: Path, version: str) -> None:
+    """Copy a system's files into the first slot of the boot partition, as an update does into the other one."""
+    slot = boot / FIRST_SLOT
+    shutil.copytree(files, slot)
+    _command_line(plan.command_line(FIRST_SLOT), slot)
+    release = {"board": plan.board_name, "version": version}  # says that the slot is whole
+    (slot / RELEASE_NAME).write_text(json.dumps(release) + "\n", encoding="ascii")
+
+
+def loader_files(plan: Plan, tools: Tools, boot: Path, firmware: Path | None) -> None:
+    """Write the boot loader and its settings into the boot partition's folder."""
+    for name in ("a", "b"):
+        (boot / name).mkdir(exist_ok=True)
+    people = plan.folder / "boot" / "people"
+    if people.is_dir():
+        shutil.copytree(people, boot, dirs_exist_ok=True)
+    if firmware is None:
+        _grub(plan, tools, boot)
+    else:
+        _raspberry(plan, firmware, boot)
+
+
+def bios_image(plan: Plan, tools: Tools, folder: Path) -> tuple[bytes, bytes] | None:
+    """GRUB for BIOSes: the first 440 bytes of the disk, and what follows at sector 1; None for other machines."""
+    if plan.board.loader != "grub" or plan.board.architecture != "amd64":
+        return None
+    _mkimage(plan, tools, folder, "i386-pc", "core.img", ("biosdisk",))
+    boot = bytearray((tools.root / "usr/lib/grub/i386-pc/boot.img").read_bytes()[:440])
+    boot[0x66:0x68] = b"\x90\x90"  # as grub-bios-setup does for disks: do not take the BIOS's word for a floppy
+    return bytes(boot), (folder / "core.img").read_bytes()
+
+
+def _grub(plan: Plan, tools: Tools, boot: Path) -> None:
+    (boot / "grub").mkdir(exist_ok=True)
+    shutil.copy(plan.folder / "boot" / "grub.cfg", boot / "grub" / "grub.cfg")
+    (boot / ENVIRONMENT).write_bytes(new_environment())
+    efi = boot / "EFI" / "BOOT"
+    efi.mkdir(parents=True)
+    for target, name in _EFI[plan.board.architecture]:
+        _mkimage(plan, tools, efi, target, name, ())
+
+
+def _mkimage(plan: Plan, tools: Tools, folder: Path, target: str, name: str, further: tuple[str, ...]) -> None:
+    """GRUB's core with all modules it needs and a first command: find the boot partition by its label."""
+    config = folder / "first.cfg"
+    config.write_text(_LABEL_SEARCH.format(label=plan.partitions["boot"].label), encoding="ascii")
+    modules = [
+        one for one in (*_GRUB_MODULES, *further) if (tools.root / "usr/lib/grub" / target / f"{one}.mod").exists()
+    ]
+    command = ["grub-mkimage", "-O", target, "-d", f"/usr/lib/grub/{target}", "-p", "/grub", "-c", "/out/first.cfg"]
+    tools.run([*command, "-o", f"/out/{name}", *modules], binds={folder: "/out"})
+    config.unlink()
+
+
+def _raspberry(plan: Plan, package: Path, boot: Path) -> None:
+    firmware = plan.board.firmware
+    if firmware is None:
+        raise NotFound(f"board {plan.board_name} has no [firmware]", param="firmware")
+    for pattern in firmware.files:
+        found = sorted((package / "package" / firmware.folder.lstrip("/")).glob(pattern))
+        if not found:
+            raise NotFound(f"{FIRMWARE_PACKAGE} has no {pattern}", "see [firmware] of the board", param="firmware")
+        for path in found:
+            shutil.copy(path, boot / path.name)
+    lines = ["# Settings of the board: https://www.raspberrypi.com/documentation/computers/config_txt.html"]
+    lines += ["arm_64bit=1", "kernel=vmlinuz", "initramfs initrd.img followkernel", "upstream_kernel=1"]
+    lines += [f"{key}={value}" for key, value in firmware.config.items()]
+    (boot / INCLUDED).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    for name in (CONFIG, TRYBOOT):
+        (boot / name).write_bytes(slot_file(FIRST_SLOT))
+
+
+def _command_line(text: str, folder: Path) -> None:
+    """As a file of the firmware's kind, and as one that GRUB can read."""
+    (folder / "cmdline.txt").write_text(f"{text}\n", encoding="ascii")
+    (folder / "cmdline.cfg").write_text(f'set cmdline="{text}"\n', encoding="ascii")
+
+
+def _write(root: Tree, pattern: str, target: Path) -> None:
+    found = fnmatch.filter((path for path, _ in root.files()), pattern)
+    if len(found) != 1:
+        raise NotFound(f"the root has {len(found)} files {pattern}: one was expected", param="kernel")
+    with root.entries[found[0]].open() as source:
+        target.write_bytes(source.read(root.entries[found[0]].info.size))
+
+
+def _device_trees(root: Tree, pattern: str, folder: Path) -> None:
+    # Debian's kernels have them below /usr/lib, newer ones beside their modules.
+    places = (f"usr/lib/linux-image-*/{pattern}", f"usr/lib/modules/*/dtb/{pattern}")
+    found = [path for path, _ in root.files() if any(fnmatch.fnmatch(path, place) for place in places)]
+    if not found:
+        raise NotFound(f"the root has no device tree {pattern}", "see device_trees of the board", param="device tree")
+    for path in found:
+        (folder / Path(path).name).write_bytes(root.entries[path].read())

@@ -1,0 +1,93 @@
+"""`build_image`: an SD card's image from declared data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from edgeai.errors import EdgeaiError
+from edgeai.imaging.disk import copy_image
+from edgeai.imaging.image import build, version_of
+from edgeai.imaging.plan import board_names, make_plan
+from edgeai.imaging.release import publish
+from edgeai.imaging.stages import Stages
+from edgeai.imaging.wheels import MACHINES, device_requirements, lock_path, write_lock
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "images"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="build_image", description=__doc__)
+    parser.add_argument("--board", choices=board_names(IMAGES))
+    parser.add_argument("--model", action="append", default=[], metavar="RECIPE|FOLDER", help="several times")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist" / "images", help="folder for the files")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "images", help="folder of finished stages")
+    parser.add_argument(
+        "--version", help="of the system, for updates to compare; the date in images/base.toml unless told"
+    )
+    parser.add_argument("--key", type=Path, help="a private key: signs, and the image trusts its public half")
+    parser.add_argument("--url", default="", help="where the files will be published, for Raspberry Pi Imager's list")
+    parser.add_argument("--only-disk", action="store_true", help="the disk alone, not what is published with it")
+    parser.add_argument("--accept-licence", action="store_true", help="of models that are not open")
+    parser.add_argument("--lock-wheels", action="store_true", help="resolve the device's Python packages anew")
+    args = parser.parse_args()
+    try:
+        if args.lock_wheels:
+            lock()
+        elif args.board and args.model:
+            make(args)
+        else:
+            parser.error("--board and --model are needed")
+    except EdgeaiError as error:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"  {error.hint}")
+        return 1
+    return 0
+
+
+def make(args: argparse.Namespace) -> None:
+    started = time.monotonic()
+    plan = make_plan(IMAGES, args.board)
+    stages = Stages(args.cache.absolute(), progress)
+    version = version_of(plan, args.version)
+    built = build(stages, plan, tuple(args.model), version=version, accept_licence=args.accept_licence)
+    disk = built.disk
+    if args.only_disk:
+        args.out.mkdir(parents=True, exist_ok=True)
+        disk = args.out / built.disk.name
+        copy_image(built.disk, disk)
+    else:
+        release = publish(plan, built, args.out, version=version, url=args.url, key=None)
+        disk = release.path(".img.xz")
+    say(f"{args.board}: {time.monotonic() - started:.0f} s")
+    print(disk)
+
+
+def lock() -> None:
+    base = make_plan(IMAGES, board_names(IMAGES)[0]).base
+    for architecture in MACHINES:
+        path = lock_path(IMAGES, architecture)
+        count = write_lock(
+            path, architecture, base.python, device_requirements(ROOT / "pyproject.toml"), base.wheels.without
+        )
+        say(f"{path}: {count} wheels")
+
+
+def progress(step: str, done: int = 0, total: int = 0) -> None:
+    """Each step once; what a step counts is for a terminal."""
+    if not done:
+        say(step)
+    elif sys.stderr.isatty():
+        print(f"\r  {done:,} of {total:,}", end="" if done < total else "\n", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

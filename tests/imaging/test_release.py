@@ -1,0 +1,73 @@
+"""The files that leave the builder, for an image that is small."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edgeai.imaging.plan import make_plan
+from edgeai.imaging.release import SIGNATURE, SUMS, Release, imager_list, licences, sign_sums
+from edgeai.package.package import Package
+from tests.fixtures.images import BOARDS, IMAGES
+
+IMAGE = b"an image" * 1000
+SCHEMA = json.loads((IMAGES / "imager-schema.json").read_text())
+
+
+def release(folder: Path, board: str = "pi4", url: str = "") -> Release:
+    made = Release(make_plan(IMAGES, board), "2026.11.30", folder, url)
+    made.path(".img").write_bytes(IMAGE)
+    made.path(".img.xz").write_bytes(b"smaller")
+    return made
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_imagers_list_is_what_imager_reads(tmp_path: Path, board: str) -> None:
+    made = release(tmp_path, board, "https://images.example/edgeai/")
+    document = imager_list(made, made.path(".img"), hashlib.sha256(IMAGE).hexdigest())
+    jsonschema.validate(document, SCHEMA)
+    [entry] = document["os_list"]
+    assert entry["url"] == f"https://images.example/edgeai/edgeai-{board}.img.xz"
+    assert (entry["extract_size"], entry["image_download_size"]) == (len(IMAGE), 7)
+    assert entry["extract_sha256"] == hashlib.sha256(IMAGE).hexdigest()
+    assert entry["image_download_sha256"] == hashlib.sha256(b"smaller").hexdigest()
+    assert ("devices" in entry) == board.startswith(("pi", "zero"))
+
+
+def test_the_schema_refuses_what_imager_would(tmp_path: Path) -> None:
+    made = release(tmp_path)
+    document = imager_list(made, made.path(".img"), "no digest")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMA)
+
+
+def test_digests_of_all_files_are_signed(tmp_path: Path) -> None:
+    release(tmp_path)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    sign_sums(tmp_path, key)
+    sums = (tmp_path / SUMS).read_bytes()
+    listed = dict(line.split("  ")[::-1] for line in sums.decode().splitlines())
+    assert listed == {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("edgeai-pi4.img", "edgeai-pi4.img.xz")
+    }
+    signature = (tmp_path / SIGNATURE).read_bytes()
+    key.public_key().verify(signature, sums)
+    with pytest.raises(InvalidSignature):
+        key.public_key().verify(signature, sums + b"\n")
+    sign_sums(tmp_path, key)
+    assert (tmp_path / SUMS).read_bytes() == sums
+    sign_sums(tmp_path, None)
+    assert not (tmp_path / SIGNATURE).exists()  # an old one would be of other digests
+
+
+def test_licences_of_models_are_whole(tiny_package: Package) -> None:
+    text = licences([tiny_package])
+    assert text.startswith(f"{tiny_package.name}: {tiny_package.manifest.licence.spdx}\n===")
+    assert (tiny_package.path / "LICENSE").read_text() in text
