@@ -236,11 +236,11 @@ class Recipe(Strict):
     licence: Licence | None = None
     size: ModelSize | None = None
     sources: tuple[SourceRef, ...] = Field(min_length=1)
-    quantization: QuantizationPlan = QuantizationPlan()
+    quantization: QuantizationPlan = Field(default_factory=QuantizationPlan)
     context: int | None = Field(default=None, gt=0)  # tokens the package is made for; by default the model's own
-    prompt: PromptDefaults = PromptDefaults()
-    quality: QualityTarget = QualityTarget()
-    encoder: EncoderPlan = EncoderPlan()
+    prompt: PromptDefaults = Field(default_factory=PromptDefaults)
+    quality: QualityTarget = Field(default_factory=QualityTarget)
+    encoder: EncoderPlan = Field(default_factory=EncoderPlan)
 
     @field_validator("licence")
     @classmethod

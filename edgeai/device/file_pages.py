@@ -18,7 +18,7 @@ from pathlib import Path
 from edgeai.device.mappings import Mapping, own_mappings, own_mappings_of, resident_file_bytes
 
 INTERVAL = 10.0  # seconds; letting go takes a few milliseconds, and so does reading a whole token table again
-GROWTH = 8 << 20  # bytes; what a prompt of a hundred different tokens brings in
+GROWTH = 4 << 20  # bytes; what a prompt of sixty different tokens brings in
 
 log = logging.getLogger(__name__)
 

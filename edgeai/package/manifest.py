@@ -179,7 +179,7 @@ class Manifest(Strict):
     quality: Quality | None = None  # of decoders
     encoder: EncoderInfo | None = None  # of the other kinds
     samples: tuple[Sample, ...] = ()
-    prompt: PromptDefaults = PromptDefaults()
+    prompt: PromptDefaults = Field(default_factory=PromptDefaults)
     warm: tuple[WarmBlocks, ...] = ()
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from edgeai.config import ServerSettings, home_dir
 from edgeai.device.power_governor import PowerGovernor
 from edgeai.package.aliases import parse_aliases
 from edgeai.server.announcing import announcing
-from edgeai.server.deferred import import_fastapi
+from edgeai.server.deferred import models_built_when_used
 from edgeai.server.first_key import prepare_keys, wants_keys
 from edgeai.server.listening import listening, welcome
 from edgeai.server.loading import PackageLoader
@@ -99,9 +99,9 @@ def make_server(
     limits = loader.prepare(packages[0]) if packages else None
     with ThreadPoolExecutor(1, "edgeai-load") as pool:
         loading = pool.submit(_load_first, loader, packages, limits)
-        import_fastapi()
-        from edgeai.server.http_server import http_server  # takes as long as loading a small model
-        from edgeai.server.make_pool import make_pool
+        with models_built_when_used():
+            from edgeai.server.http_server import http_server  # takes as long as loading a small model
+            from edgeai.server.make_pool import make_pool
     models = make_pool(catalog, settings, loader)
     for (name, package), loaded in zip(first.items(), loading.result(), strict=True):
         models.residents.adopt(name, package, loaded)
