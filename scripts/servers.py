@@ -8,6 +8,7 @@ All listen on loopback, on a port of their own, and are ready when GET /health s
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import http.client
 import os
@@ -150,9 +151,11 @@ def edgeai_server(
 ) -> Iterator[Server]:
     """`edgeai serve` of this checkout on `package`, in a home folder of its own; nothing is kept on disk.
 
-    It starts as it does every day, without the self-check of a first start, for the home is always new.
+    It starts as it does every day, without the self-check of a first start, for the home is always new, and from
+    bytecode, as pip installs it: a checkout has none where Python is told not to write any.
     `kv_budget` is in bytes, for the cache of all sequences; None leaves it to the machine.
     """
+    compileall.compile_dir(ROOT / "edgeai", quiet=1)
     with tempfile.TemporaryDirectory() as home:
         command = edgeai_command(package, "--threads", str(threads), "--context", str(context), "--kv-disk", "0")
         command += ["--check", "never", *options]
