@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.models",
     "tests.fixtures.hub_server",
     "tests.fixtures.images",
+    "tests.fixtures.bundles",
 ]

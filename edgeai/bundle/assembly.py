@@ -18,7 +18,7 @@ from pathlib import Path
 from edgeai.bundle.chunking import cut
 from edgeai.bundle.manifest import Chunk, FileRecord
 from edgeai.bundle.reader import Bundle
-from edgeai.errors import BundleError
+from edgeai.errors import BundleError, OutOfDisk
 from edgeai.package import durable
 from edgeai.progress import Progress, silent
 
@@ -52,8 +52,12 @@ class Tally:
 class Assembly:
     """The places of some of a bundle's files, open for writing."""
 
-    def __init__(self, places: Mapping[Path, FileRecord], progress: Progress = silent) -> None:
+    def __init__(
+        self, places: Mapping[Path, FileRecord], progress: Progress = silent, *, partitions: bool = False
+    ) -> None:
+        """`partitions`: the places are there already, and have the sizes that they have."""
         self._places = places
+        self._partitions = partitions
         self._progress = progress
         self._stack = contextlib.ExitStack()
         self._descriptors: dict[Path, int] = {}
@@ -115,10 +119,17 @@ class Assembly:
                 raise BundleError(f"{path} is not what was written: the disk may be failing", "try another card")
 
     def _open(self, path: Path, record: FileRecord) -> int:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._stack.callback(os.close, descriptor)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if self._partitions:  # exclusively: not one that is mounted
+            descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+            self._stack.callback(os.close, descriptor)
+            room = os.lseek(descriptor, 0, os.SEEK_END)
+            if room < record.size:
+                message = f"{path} has {durable.megabytes(room)}, and {durable.megabytes(record.size)} are to go there"
+                raise OutOfDisk(message, "the partition cannot grow: write a newer image to the card")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._stack.callback(os.close, descriptor)
             os.ftruncate(descriptor, record.size)
         self._unsynced[descriptor] = 0
         return descriptor

@@ -23,6 +23,7 @@ COMMANDS = {
     "warm": ("warm", "warm"),
     "export": ("bundle", "export"),
     "import": ("bundle", "import_"),
+    "update": ("update", "update"),
     "verify": ("models", "verify"),
     "run": ("run", "run"),
     "chat": ("chat", "chat"),

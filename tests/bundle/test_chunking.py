@@ -8,7 +8,7 @@ import io
 import pytest
 
 from edgeai.bundle.chunking import LARGEST_MEAN, SMALLEST_MEAN, cut, mean_for
-from tests.bundle.conftest import noise
+from tests.fixtures.bundles import noise
 
 MEAN = 16 << 10
 

@@ -17,7 +17,8 @@ from edgeai.bundle.manifest import Chunk, FileRecord, Manifest, manifest_bytes, 
 from edgeai.bundle.reader import Bundle
 from edgeai.bundle.writer import Contents, stream, write_bundle
 from edgeai.errors import BundleError, InvalidInput, NotFound
-from tests.bundle.conftest import MakeBundle, noise
+from tests.bundle.conftest import MakeBundle
+from tests.fixtures.bundles import noise
 
 FILES = {"root": noise(300_000), "boot/kernel": noise(50_000, 2), "boot/empty": b"", "boot/again": noise(50_000, 2)}
 

@@ -20,8 +20,8 @@ from edgeai.package import Package, Store
 from edgeai.package.adapters import AdapterManifest, AdapterOrigin, AdapterStore, StoredTerm
 from edgeai.package.aliases import AliasFile
 from edgeai.package.manifest import FileEntry
-from tests.bundle.conftest import noise
 from tests.bundle.power import PowerCut, cut_at
+from tests.fixtures.bundles import noise
 from tests.package.conftest import write_package
 
 Make = Callable[..., Package]
