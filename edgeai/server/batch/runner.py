@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -191,7 +191,7 @@ class BatchRunner:
         for request in todo:
             status, answer = await self._ask(batch, request)
             async with writing:
-                await asyncio.to_thread(results.add, request.custom_id, status, answer)
+                await _to_its_end(asyncio.to_thread(results.add, request.custom_id, status, answer))
 
     async def _ask(self, batch: Batch, request: BatchRequest) -> tuple[int, Any]:
         """The answer to a request, which waits for as long as the server has no room for it."""
@@ -215,6 +215,17 @@ class BatchRunner:
                 keep = partial(self.files.add, f"{batch.id}_{name}", "batch_output", content, batch.owner)
                 await asyncio.to_thread(keep, file_id=file_id)
         self._save(batch.at("cancelled" if cancelled else "completed", **counts))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await what a thread does; cancelled meanwhile, only once it is done, for nothing stops a thread."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.result()  # raises what went wrong, rather
+        raise
 
 
 def _begun(batch: Batch, total: int) -> Batch:

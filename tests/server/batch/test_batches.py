@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from edgeai.server.batch.files import FileStore
 from edgeai.server.batch.results import ERRORS, OUTPUT, Results
 from edgeai.server.batch.runner import BatchRunner, WorkFolder
 from tests.fixtures.patience import PATIENCE, eventually
+from tests.server.clients import strict_client
 from tests.server.scripted import Script, ScriptedModel
 from tests.server.serving import Served, pool_of, serving
 
@@ -43,7 +46,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE) as made:
+    with strict_client(served.url) as made:
         yield made
 
 
@@ -117,6 +120,26 @@ def test_a_batch_is_cancelled(client: openai.OpenAI, served: Served) -> None:
     assert 1 < len(kept) == ended.request_counts.completed < 100
     with pytest.raises(openai.BadRequestError, match="is cancelled"):
         client.batches.cancel(made.id)
+
+
+def test_an_answer_that_is_being_written_when_a_batch_is_cancelled_counts(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, writing = Results.add, threading.Event()
+
+    def add(results: Results, *answer: Any) -> None:
+        writing.set()
+        time.sleep(0.3)
+        original(results, *answer)
+
+    monkeypatch.setattr(Results, "add", add)
+    made = client.batches.create(input_file_id=upload(client, line(1), line(2)), endpoint=CHAT, completion_window="24h")
+    assert writing.wait(PATIENCE)
+    client.batches.cancel(made.id)
+    assert eventually(lambda: client.batches.retrieve(made.id).status == "cancelled")
+    ended = client.batches.retrieve(made.id)
+    kept = client.files.content(ended.output_file_id).text.splitlines()
+    assert len(kept) == ended.request_counts.completed == 1
 
 
 def test_files_are_listed_read_and_deleted(client: openai.OpenAI) -> None:
