@@ -9,6 +9,7 @@ import openai
 
 from edgeai.model import AsyncModel, default_settings
 from edgeai.package.package import Package
+from tests.server.clients import strict_client
 from tests.server.serving import Served, serving
 
 
@@ -23,5 +24,5 @@ def serving_smollm(package: Package) -> Iterator[Served]:
 @contextmanager
 def client_of(served: Served) -> Iterator[openai.OpenAI]:
     """OpenAI's client, which tries nothing twice: a failure is seen."""
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made:
+    with strict_client(served.url) as made:
         yield made

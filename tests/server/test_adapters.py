@@ -18,6 +18,7 @@ from edgeai.package.adapters import AdapterStore
 from edgeai.package.package import Package
 from edgeai.server.app import create_app
 from tests.fixtures.peft import EVERY, gguf_shapes, tensors_of, write_adapter
+from tests.server.clients import strict_client
 from tests.server.float_model import float_package
 from tests.server.pools import pool_of
 from tests.server.serving import serving
@@ -51,7 +52,7 @@ def clinic(tmp_path: Path, tiny_base: Package) -> Iterator[Clinic]:
     app = create_app(pool_of(model, adapters=AdapterStore(tmp_path)))
     with (
         serving(model, app=app) as served,
-        openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client,
+        strict_client(served.url) as client,
     ):
         yield Clinic(tiny_base, tmp_path, served.url, client)
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from edgeai.text import ChatTemplate
+from tests.server.clients import strict_client
 from tests.server.scripted import TEMPLATE, Script, ScriptedModel
 from tests.server.serving import serving
 
@@ -35,7 +36,7 @@ def model() -> ScriptedModel:
 
 @pytest.fixture
 def client(model: ScriptedModel) -> Iterator[openai.OpenAI]:
-    with serving(model) as served, openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made:
+    with serving(model) as served, strict_client(served.url) as made:
         yield made
 
 

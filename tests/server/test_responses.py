@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from edgeai.grammar.compiler import GrammarCompiler
 from edgeai.text import ChatTemplate
 from tests.fixtures import patience
+from tests.server.clients import strict_client
 from tests.server.scripted import EOS, Script, ScriptedModel
 from tests.server.serving import Served, serving
 from tests.server.test_reasoning import THINKING
@@ -39,7 +40,7 @@ def served(model: ScriptedModel) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made:
+    with strict_client(served.url) as made:
         yield made
 
 

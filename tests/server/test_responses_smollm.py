@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from edgeai.model import AsyncModel, default_settings
 from edgeai.package.package import Package
+from tests.server.clients import strict_client
 from tests.server.serving import serving
 from tests.server.test_tools import CITY, GetWeather, check
 
@@ -35,7 +36,7 @@ def client(smollm_package: Package) -> Iterator[openai.OpenAI]:
     settings = default_settings(smollm_package.manifest, max_rows=2, max_context=1024, kv_budget_bytes=1 << 28)
     with (
         serving(AsyncModel.load(smollm_package, settings)) as served,
-        openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made,
+        strict_client(served.url) as made,
     ):
         yield made
 

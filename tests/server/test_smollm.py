@@ -18,6 +18,7 @@ import pytest
 from edgeai.package.package import Package
 from tests.fixtures import patience
 from tests.fixtures.patience import PATIENCE
+from tests.server.clients import strict_async_client
 from tests.server.serving import Served
 from tests.server.smollm import client_of, serving_smollm
 
@@ -74,7 +75,7 @@ def test_eight_chats_at_once_some_cancelled(served: Served) -> None:
         return events
 
     async def together() -> list[list[Any]]:
-        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        async with strict_async_client(served.url) as client:
             return await asyncio.gather(*(chat(client, number) for number in range(8)))
 
     for number, events in enumerate(asyncio.run(together())):
