@@ -144,7 +144,7 @@ def head_of(parts: Parts, home: Path, progress: Progress = silent) -> Head:
 def keep_head(package: Package, home: Path, head: Head) -> None:
     """So that the board can hand the bundle on as its publisher signed it."""
     path = _kept_path(package, home)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_file(path, head.data)
 
 

@@ -24,7 +24,7 @@ def create(
     name: Annotated[str, typer.Argument(help="What to call it, such as the client's name.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it is for: chat, embed, models, metrics, admin; chat, embed and models by default."),
+        typer.Option(help="For chat, embed, models, metrics, bundles or admin; chat, embed and models by default."),
     ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="Its limit; else the server's.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(help="Its quota, read and written; else the server's.")] = None,

@@ -19,7 +19,7 @@ from typing import Any, Self
 from edgeai.errors import InvalidInput
 
 PREFIX = "sk-edgeai-"
-SCOPES = ("chat", "embed", "models", "metrics", "admin")  # admin: everything
+SCOPES = ("chat", "embed", "models", "metrics", "bundles", "admin")  # admin: everything
 DEFAULT_SCOPES = ("chat", "embed", "models")
 MAX_NAME = 64
 _ID_BYTES = 4

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from edgeai import __version__
 from edgeai.config import ServerSettings
 from edgeai.device.power_governor import PowerGovernor
-from edgeai.server import errors, rerank, status, tokenize
+from edgeai.server import bundles, errors, rerank, status, tokenize
 from edgeai.server.batch.inner import post
 from edgeai.server.batch.routes import batch_router, file_router
 from edgeai.server.batch.runner import BatchRunner, WorkFolder
@@ -71,6 +71,7 @@ def create_app(
     for router in (  # FastAPI prepares them one by one, as it looks for a path: what is asked for first stands first
         chat.router(models, metrics),
         status.router(models, metrics, power),
+        bundles.router(),
         responses.router(models, metrics),
         completions.router(models, metrics),
         embeddings.router(models),

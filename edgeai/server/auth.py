@@ -22,6 +22,7 @@ SCOPES: tuple[tuple[str, str | None], ...] = (
     ("/sw.js", None),
     ("/metrics", "metrics"),
     ("/status", "models"),
+    ("/bundles", "bundles"),
     ("/openapi.json", "models"),
     ("/v1/models", "models"),
     ("/v1/embeddings", "embed"),

@@ -185,6 +185,22 @@ class Models(BaseModel):
     data: list[Model]
 
 
+class BundleOffer(BaseModel):
+    """A model that can be imported; `size` is that of its files, in bytes."""
+
+    id: str
+    object: Literal["bundle"]
+    version: str
+    size: Count
+
+
+class Bundles(BaseModel):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[BundleOffer]
+
+
 class Health(BaseModel):
     """That the server lives, and how busy it is."""
 

@@ -50,6 +50,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("get", "/v1/batches"): Operation("the batches", d.Batches, WRONG),
     ("get", "/v1/batches/{batch_id}"): Operation("how far one is", d.Batch, (404,)),
     ("post", "/v1/batches/{batch_id}/cancel"): Operation("stop it", d.Batch, (404, 415)),
+    ("get", "/bundles"): Operation("the models that other boards may import", d.Bundles),
+    ("get", "/bundles/{name}"): Operation(
+        "one of them as a signed bundle, or a range of it", None, (404, 416), ("application/octet-stream",)
+    ),
     ("get", "/health"): Operation("whether the server lives, also while a long prompt is read", d.Health),
     ("get", "/health/live"): Operation("503 when the server should be started again", d.Verdict, unwell=d.Verdict),
     ("get", "/health/ready"): Operation("503 while it takes no requests", d.Verdict, unwell=d.Verdict),
