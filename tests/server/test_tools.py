@@ -74,9 +74,21 @@ def test_required_calls(client: openai.OpenAI, seed: int) -> None:
         check(call)
         assert choice.finish_reason == "tool_calls"
     several = ask(client, tool_choice="required", max_tokens=300).choices[0]
-    for call in several.message.tool_calls[:-1]:
+    for call in several.message.tool_calls:
         check(call)
     assert len({call.id for call in several.message.tool_calls}) == len(several.message.tool_calls)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_call_with_hardly_any_room_is_whole(client: openai.OpenAI, strict: bool) -> None:
+    wide = {"type": "object", "properties": {"question": {"type": "string"}, "days": {"type": "integer"}}}
+    required = wide | {"required": ["question", "days"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "search", "parameters": required, "strict": strict}}
+    for most in (40, 60):
+        choice = ask(client, tools=[tool], tool_choice="required", max_tokens=most).choices[0]
+        assert choice.finish_reason == "tool_calls"
+        for call in choice.message.tool_calls:
+            jsonschema.validate(json.loads(call.function.arguments), required)
 
 
 def test_streamed_calls_are_the_same(client: openai.OpenAI) -> None:
