@@ -86,7 +86,7 @@ class Closers:
         """Whether anything may come: JSON has no line ends in its strings, nor elsewhere as it is written here."""
         return self._allows(mask, self._newline)
 
-    def behind(self, token: int, tokens: Sequence[int]) -> Sequence[int]:
+    def behind(self, token: int, tokens: tuple[int, ...]) -> tuple[int, ...]:
         """What is left of `tokens` once `token` has been said; all of them if their text does not begin like it."""
         if not tokens or token == tokens[0]:
             return tokens[1:]
@@ -106,7 +106,7 @@ class Closers:
 class End:
     """Tokens that complete a text, an end token behind them; where the text is `over` before, that need not be said."""
 
-    tokens: Sequence[int]
+    tokens: tuple[int, ...]
     over: bool
 
     @property
@@ -131,9 +131,12 @@ class EndFinder:
     markers: Sequence[list[int]] = ()
     preferred: dict[int, int] = field(default_factory=dict)  # by the hash of a mask: what led to a shorter end
 
-    def find(self, matcher: LLMatcher, most: int = LONGEST) -> End | None:
-        """An end, by the choices that are known to be good; None if there is none in `most` tokens."""
-        return self._follow(matcher, (), most, self.preferred, [], time.perf_counter() + SECONDS)
+    def find(self, matcher: LLMatcher, most: int = LONGEST, left: End | None = None) -> End | None:
+        """An end, by the choices that are known to be good; None if there is none in `most` tokens.
+
+        A way that was `left` is gone on where it is met again.
+        """
+        return self._follow(matcher, (), most, self.preferred, [], time.perf_counter() + SECONDS, left)
 
     def search(self, matcher: LLMatcher, most: int) -> End | None:
         """An end in at most `most` tokens, where necessary by other choices than the known ones."""
@@ -170,6 +173,7 @@ class EndFinder:
         preferred: Mapping[int, int],
         places: list[_Place],
         until: float,
+        left: End | None = None,
     ) -> End | None:
         """Write on behind `begun` until the end, for `most` tokens or `until` then; `places` are added to."""
         matcher = start.deep_copy()
@@ -186,6 +190,10 @@ class EndFinder:
                 repeated = repeated + 1 if bits == before else 0
                 before = bits
                 more = self._next(matcher, bits, preferred, repeated)
+            elif left is not None:
+                known = [*more, *_behind(more, left.tokens)]
+                if len(known) > len(more) and matcher.validate_tokens(known) == len(known):
+                    return End((*written, *known), left.over)
             matcher.consume_tokens(more)
             written += more
         if matcher.is_error() or not matcher.is_stopped() or len(written) > most:
@@ -200,6 +208,14 @@ class EndFinder:
                 return marker
         token = preferred.get(hash(bits))
         return [self.closers.choose(mask, repeated) if token is None else token]
+
+
+def _behind(part: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
+    """What follows `part` in `tokens`; nothing if it is not in there."""
+    part = tuple(part)
+    size = len(part)
+    ends = (at + size for at in range(len(tokens) - size) if tokens[at : at + size] == part)
+    return tokens[next(ends, len(tokens)) :]
 
 
 def allowed_tokens(bits: bytes, size: int) -> Mask:

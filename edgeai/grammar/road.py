@@ -71,7 +71,7 @@ class Road:
         if way is not None and way.cost <= left and probe.validate_tokens(list(way.tokens)) == len(way.tokens):
             return way
         most = max(left, LONGEST)
-        return self._ends.find(probe, most) or self._ends.search(probe, most)
+        return self._ends.find(probe, most, way) or self._ends.search(probe, most)
 
     def _shortened(self, way: End, token: int) -> End:
         return End(self._ends.closers.behind(token, way.tokens), way.over)
