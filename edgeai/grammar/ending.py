@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,9 @@ REACHES = (64, LONGEST)  # tokens that a search writes before it tries something
 ALTERNATIVES = 16  # that are tried at one place
 SECONDS = 0.5  # that one look for an end may take, whatever the grammar
 _CLOSING = re.compile(rb'["\]}]+')
+_OPENING = re.compile(rb'"[^",:\]}\s].*')  # where it may come, a quote begins a string
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
-_BEGINNINGS = [b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
+_BEGINNINGS = [b'"', b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
 _FOLLOWING = [b",", *_VALUES, *(b" " + text for text in (b'""', *_VALUES)), b' "', *_BEGINNINGS]
 _ADDRESS = [b"@", b":", b".", b"a", b"/", b"-"]  # what makes the next part of an address begin, or is one
 
@@ -49,18 +50,27 @@ class Closers:
         self._weights = np.array([len(text.strip()) for text in spelling.tokens])
         self._weights[list(spelling.special)] = 0
         self._beginnings = np.array([(text.lstrip() or text or bytes(1))[0] for text in spelling.tokens])
-        closing = sorted(filter(_CLOSING.fullmatch, ids), key=lambda text: (text[:2] != b'""', -len(text)))
-        quotes = [text for text in closing if text.startswith(b'"')]
+        closing = sorted(filter(_CLOSING.fullmatch, ids), key=lambda text: -len(text))
+        quotes = [text for text in closing if text.startswith(b'"') and not text.startswith(b'""')]
+        first = [*(text for text in closing if text[:1] != b'"'), *(text for text in closing if text[:2] == b'""')]
         self._quotes = frozenset(ids[text] for text in quotes)
-        self._structure = np.array([ids[text] for text in (*quotes, *closing, *_FOLLOWING) if text in ids], np.intp)
-        self._address = np.array([ids[text] for text in (*quotes, *_ADDRESS) if text in ids], np.intp)
-        self._text = np.array([ids[text] for text in (*quotes, b"-") if text in ids], np.intp)
+        self._openings = self._known(text for text in ids if _OPENING.fullmatch(text))
+        self._structure = self._known([*first, *quotes, *_FOLLOWING])
+        self._value = self._known([*first, *_FOLLOWING])
+        self._address = self._known([*quotes, *_ADDRESS])
+        self._text = self._known([*quotes, b"-"])
+
+    def _known(self, texts: Iterable[bytes]) -> NDArray[np.intp]:
+        """The tokens of those texts that are tokens."""
+        return np.array([self.spelling.ids[text] for text in texts if text in self.spelling.ids], np.intp)
 
     def choose(self, mask: Mask, repeated: int = 0) -> int:
         """The best of the tokens that may come; another one where it has `repeated` led back to the same place."""
         content = all(self._allows(mask, letter) for letter in self._letters)  # of a string, or free text
-        plain = self._text if self._allows(mask, self._space) else self._address
-        order = plain if content else self._structure
+        if content:
+            order = self._text if self._allows(mask, self._space) else self._address
+        else:
+            order = self._value if mask[self._openings].any() else self._structure
         fitting = order[mask[order]]
         if len(fitting) and (not repeated or int(fitting[0]) in self._quotes):
             return int(fitting[0])

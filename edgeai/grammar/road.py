@@ -40,7 +40,7 @@ class Road:
         return True
 
     def way_out(self, said: Sequence[int], left: int) -> int | None:
-        """The next token of a way to the end in at most `left` tokens.
+        """The next token of a way to the end in at most `left` tokens, which is taken to be said if no other can be.
 
         Where none is found, nothing is checked any more: the text will be cut off anyway.
         """
@@ -51,7 +51,9 @@ class Road:
         if way is None:
             self._lost = True
             return None
-        return way.tokens[0]
+        token = way.tokens[0]
+        self._ahead = self._committed + len(said) + 1, self._shortened(way, token)
+        return token
 
     def commit(self, token: int) -> None:
         """A token was said."""
