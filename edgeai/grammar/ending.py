@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]  # [vocab_size]: the tokens that may come next
 
 LONGEST = 512  # tokens after which an end is taken to be out of reach, unless more are asked for
 EFFORT = 6000  # tokens that one search may write in all
-REACHES = (64, LONGEST)  # tokens that a search writes before it tries something else
+REACHES = (64, 256)  # tokens that a search writes before it tries something else; and at last as many as are asked for
 ALTERNATIVES = 16  # that are tried at one place
 SECONDS = 0.5  # that one look for an end may take, whatever the grammar
 _CLOSING = re.compile(rb'["\]}]+')
@@ -151,8 +151,8 @@ class EndFinder:
     def search(self, matcher: LLMatcher, most: int) -> End | None:
         """An end in at most `most` tokens, where necessary by other choices than the known ones."""
         until = time.perf_counter() + SECONDS
-        for reach in REACHES:
-            end = self._search(matcher, most, max(reach, most), until)
+        for reach in (*REACHES, max(most, LONGEST)):
+            end = self._search(matcher, most, reach, until)
             if end is not None:
                 return end
         return None
@@ -201,7 +201,7 @@ class EndFinder:
                 before = bits
                 more = self._next(matcher, bits, preferred, repeated)
             elif left is not None:
-                known = [*more, *_behind(more, left.tokens)]
+                known = [*more, *_after(more, left.tokens)]
                 if len(known) > len(more) and matcher.validate_tokens(known) == len(known):
                     return End((*written, *known), left.over)
             matcher.consume_tokens(more)
@@ -220,11 +220,10 @@ class EndFinder:
         return [self.closers.choose(mask, repeated) if token is None else token]
 
 
-def _behind(part: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
+def _after(part: Sequence[int], tokens: tuple[int, ...]) -> tuple[int, ...]:
     """What follows `part` in `tokens`; nothing if it is not in there."""
-    part = tuple(part)
     size = len(part)
-    ends = (at + size for at in range(len(tokens) - size) if tokens[at : at + size] == part)
+    ends = (at + size for at in range(len(tokens) - size) if tokens[at : at + size] == tuple(part))
     return tokens[next(ends, len(tokens)) :]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 CLOSE = 96  # tokens to spare, from which on every token is checked; a token seldom makes the end that much farther
 STRIDE = 8  # with more to spare, this share of them may be said before the next check
+PATIENCE = 2.0  # seconds that looking for ends may take in one text; grammars that need more are rare, or hostile
 
 
 class Road:
@@ -24,7 +26,8 @@ class Road:
         self._committed = 0
         self._ahead: tuple[int, End] | None = None  # the way behind so many tokens
         self._check_at: int | None = None  # as many tokens left
-        self._lost = False
+        self._spent = 0.0  # seconds
+        self._lost = False  # whether nothing is checked any more
 
     def can_end(self, said: Sequence[int], left: int) -> bool:
         """Whether behind `said` at most `left` more tokens bring the text to its end."""
@@ -44,11 +47,8 @@ class Road:
 
         Where none is found, nothing is checked any more: the text will be cut off anyway.
         """
-        way = self._find(said, left)
+        way = self._find(said, left, thorough=True)
         if way is None or way.cost > left:
-            probe = self._behind(said)
-            way = self._ends.search(probe, left)
-        if way is None:
             self._lost = True
             return None
         token = way.tokens[0]
@@ -63,23 +63,27 @@ class Road:
         elif self._way is not None:
             self._way = self._shortened(self._way, token)
 
-    def _find(self, said: Sequence[int], left: int) -> End | None:
+    def _find(self, said: Sequence[int], left: int, *, thorough: bool = False) -> End | None:
+        """A way behind `said`; there may be a shorter one if it takes more than `left` tokens, and was not looked for in a
+        `thorough` way.
+        """
         way = self._way
         for token in said:
             way = None if way is None else self._shortened(way, token)
-        probe = self._behind(said)
+        probe = self._matcher.deep_copy()
+        probe.consume_tokens(list(said))
         if probe.is_stopped() and not probe.is_error():
             return End(self._ends.closers.eos[:1], over=True)
         if way is not None and way.cost <= left and probe.validate_tokens(list(way.tokens)) == len(way.tokens):
             return way
+        started = time.perf_counter()
         most = max(left, LONGEST)
-        return self._ends.find(probe, most, way) or self._ends.search(probe, most)
+        found = self._ends.find(probe, most, way) or self._ends.search(probe, most)
+        if thorough and found is not None and found.cost > left:
+            found = self._ends.search(probe, left)
+        self._spent += time.perf_counter() - started
+        self._lost = self._lost or self._spent > PATIENCE
+        return found
 
     def _shortened(self, way: End, token: int) -> End:
         return End(self._ends.closers.behind(token, way.tokens), way.over)
-
-    def _behind(self, said: Sequence[int]) -> LLMatcher:
-        probe = self._matcher.deep_copy()
-        if said:
-            probe.consume_tokens(list(said))
-        return probe
