@@ -25,9 +25,9 @@ def choose(draw: Callable[[Mask], int], mask: Mask, constraint: Constraint, said
         return first
     mask = mask.copy()
     for _ in range(TRIES):
-        if token == way:
-            break
         mask[token] = False
+        if token == way or not mask.any():  # of what is forced a mask has one token; the way may cut it into others
+            break
         token = draw(mask)
         if constraint.can_end([*said, token], left - 1):
             return token

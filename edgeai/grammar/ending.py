@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]  # [vocab_size]: the tokens that may come next
 
 LONGEST = 512  # tokens after which an end is taken to be out of reach, unless more are asked for
-EFFORT = 6000  # tokens that one search may write in all
+EFFORT = 10_000  # tokens that one search may write in all
 REACHES = (64, 256)  # tokens that a search writes before it tries something else; and at last as many as are asked for
 ALTERNATIVES = 16  # that are tried at one place
+CHOICES = 2  # other ones than usual that are tried together
 SECONDS = 0.5  # that one look for an end may take, whatever the grammar
 _CLOSING = re.compile(rb'["\]}]+')
 _OPENING = re.compile(rb'"[^",:\]}\s].*')  # where it may come, a quote begins a string
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
-_BEGINNINGS = [b'"', b" ", b'{"', b"{", b"["]  # of values, the space in front of them among them
-_FOLLOWING = [b",", *_VALUES, *(b" " + text for text in (b'""', *_VALUES)), b' "', *_BEGINNINGS]
+_BEGINNINGS = [b'{"', b"{", b"["]
+_SPACED = [b" " + text for text in (b'""', *_VALUES)]
+_FOLLOWING = [b",", *_VALUES, *_SPACED, b' "', b'"', b" ", *_BEGINNINGS]
 _ADDRESS = [b"@", b":", b".", b"a", b"/", b"-"]  # what makes the next part of an address begin, or is one
 
 
@@ -54,6 +57,7 @@ class Closers:
         quotes = [text for text in closing if text.startswith(b'"') and not text.startswith(b'""')]
         first = [*(text for text in closing if text[:1] != b'"'), *(text for text in closing if text[:2] == b'""')]
         self._quotes = frozenset(ids[text] for text in quotes)
+        self._begins = frozenset(ids[text] for text in _BEGINNINGS if text in ids)
         self._openings = self._known(text for text in ids if _OPENING.fullmatch(text))
         self._structure = self._known([*first, *quotes, *_FOLLOWING])
         self._value = self._known([*first, *_FOLLOWING])
@@ -64,21 +68,32 @@ class Closers:
         """The tokens of those texts that are tokens."""
         return np.array([self.spelling.ids[text] for text in texts if text in self.spelling.ids], np.intp)
 
-    def choose(self, mask: Mask, repeated: int = 0) -> int:
-        """The best of the tokens that may come; another one where it has `repeated` led back to the same place."""
+    def choose(self, mask: Mask, repeated: int = 0, deeper: int = 0) -> int:
+        """The best of the tokens that may come.
+
+        Another one where it led back to the same place, `repeated` times at once; and where it may begin what goes on
+        for ever, for each of the `deeper` times that it did so inside of what it had begun.
+        """
         content = all(self._allows(mask, letter) for letter in self._letters)  # of a string, or free text
-        if content:
-            order = self._text if self._allows(mask, self._space) else self._address
-        else:
-            order = self._value if mask[self._openings].any() else self._structure
+        order = self._order(mask, content=content)
         fitting = order[mask[order]]
-        if len(fitting) and (not repeated or int(fitting[0]) in self._quotes):
-            return int(fitting[0])
-        if content or not repeated:
-            allowed = np.flatnonzero(mask)
-            return int(allowed[self._weights[allowed].argmax()])
-        options = [*fitting[:1], *self.alternatives(mask)]
-        return int(options[repeated % len(options)])
+        best = int(fitting[0]) if len(fitting) else self._longest(mask)
+        if content:
+            return self._longest(mask) if repeated and best not in self._quotes else best
+        times = repeated if len(fitting) and best not in self._begins else deeper
+        if not times or best in self._quotes:
+            return best
+        options = [best, *(token for token in self.alternatives(mask) if token != best)]
+        return options[times % len(options)]
+
+    def _order(self, mask: Mask, *, content: bool) -> NDArray[np.intp]:
+        if content:
+            return self._text if self._allows(mask, self._space) else self._address
+        return self._value if mask[self._openings].any() else self._structure
+
+    def _longest(self, mask: Mask) -> int:
+        allowed = np.flatnonzero(mask)
+        return int(allowed[self._weights[allowed].argmax()])
 
     def alternatives(self, mask: Mask) -> list[int]:
         """A few tokens that may come and differ in how they begin, the longest of each kind; numbers last."""
@@ -133,6 +148,26 @@ class _Place:
     bits: bytes
 
 
+class _Depths:
+    """At which depths of arrays and objects there was each kind of place on a way."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling = spelling
+        self._read = 0  # tokens
+        self._depth = 0
+        self._last: dict[int, tuple[int, int]] = {}  # its depth, and how often that was deeper than before
+
+    def visit(self, key: int, written: Sequence[int]) -> int:
+        """How often a place of this kind was met deeper than the last one of its kind."""
+        text = self._spelling.text(written[self._read :])
+        self._read = len(written)
+        self._depth += text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+        last, deeper = self._last.get(key, (self._depth, 0))
+        deeper += self._depth > last
+        self._last[key] = self._depth, deeper
+        return deeper
+
+
 @dataclass(slots=True)
 class EndFinder:
     """Finds ends of one grammar's texts. `markers` end parts of them that are free text, such as thoughts."""
@@ -158,22 +193,36 @@ class EndFinder:
         return None
 
     def _search(self, matcher: LLMatcher, most: int, reach: int, until: float) -> End | None:
+        """Try other choices one by one, then two at a time; a choice holds wherever there is the same one again."""
         places: list[_Place] = []
         best = self._follow(matcher, (), reach, self.preferred, places, until)
-        effort, at = EFFORT, 0
-        while at < len(places) and effort > 0 and (best is None or best.cost > most):
-            place, key = places[at], hash(places[at].bits)
-            at += 1
-            for token in self.closers.alternatives(allowed_tokens(place.bits, self.closers.size)):
-                tried = places[:at]
+        waiting: deque[tuple[list[_Place], dict[int, int]]] = deque([(places, {})])
+        effort = EFFORT
+        while waiting and effort > 0 and (best is None or best.cost > most):
+            places, choices = waiting.popleft()
+            for at, token in self._untried(places, choices):
+                place, tried = places[at], places[: at + 1]
+                chosen = {**choices, hash(place.bits): token}
                 limit = reach if best is None else best.cost - 1
-                begun = (*place.written, token)
-                end = self._follow(matcher, begun, limit, {**self.preferred, key: token}, tried, until)
+                end = self._follow(matcher, (*place.written, token), limit, {**self.preferred, **chosen}, tried, until)
                 effort -= len(tried[-1].written) - len(place.written) + 1
                 if end is not None:
-                    best, places = end, tried
-                    self.preferred[key] = token
+                    best = end
+                    self.preferred.update(chosen)
+                if len(chosen) < CHOICES:
+                    waiting.append((tried, chosen))
+                if effort <= 0 or (best is not None and best.cost <= most):
+                    break
         return best if best is not None and best.cost <= most else None
+
+    def _untried(self, places: Sequence[_Place], choices: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+        """Where another token may be chosen, and which; each kind of place once."""
+        seen = set(choices)
+        for at, place in enumerate(places):
+            if hash(place.bits) not in seen:
+                seen.add(hash(place.bits))
+                mask = allowed_tokens(place.bits, self.closers.size)
+                yield from ((at, token) for token in self.closers.alternatives(mask))
 
     def _follow(
         self,
@@ -189,7 +238,7 @@ class EndFinder:
         matcher = start.deep_copy()
         written = list(begun)
         matcher.consume_tokens(written)
-        before, repeated = b"", 0
+        before, repeated, depths = b"", 0, _Depths(self.closers.spelling)
         while not matcher.is_stopped() and len(written) <= most and time.perf_counter() < until:
             more = matcher.compute_ff_tokens()
             if not more:
@@ -199,7 +248,7 @@ class EndFinder:
                 places.append(_Place(tuple(written), bits))
                 repeated = repeated + 1 if bits == before else 0
                 before = bits
-                more = self._next(matcher, bits, preferred, repeated)
+                more = self._next(matcher, bits, preferred, repeated, depths.visit(hash(bits), written))
             elif left is not None:
                 known = [*more, *_after(more, left.tokens)]
                 if len(known) > len(more) and matcher.validate_tokens(known) == len(known):
@@ -210,14 +259,16 @@ class EndFinder:
             return None
         return End((*written, self.closers.eos[0]), over=True)
 
-    def _next(self, matcher: LLMatcher, bits: bytes, preferred: Mapping[int, int], repeated: int) -> list[int]:
+    def _next(
+        self, matcher: LLMatcher, bits: bytes, preferred: Mapping[int, int], repeated: int, deeper: int
+    ) -> list[int]:
         mask = allowed_tokens(bits, self.closers.size)
         for marker in self.markers:
             fits = mask[marker[0]] and (marker[0] in self.closers.spelling.special or self.closers.is_free_text(mask))
             if fits and matcher.validate_tokens(marker) == len(marker):
                 return marker
         token = preferred.get(hash(bits))
-        return [self.closers.choose(mask, repeated) if token is None else token]
+        return [self.closers.choose(mask, repeated, deeper) if token is None else token]
 
 
 def _after(part: Sequence[int], tokens: tuple[int, ...]) -> tuple[int, ...]:

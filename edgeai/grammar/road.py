@@ -64,9 +64,7 @@ class Road:
             self._way = self._shortened(self._way, token)
 
     def _find(self, said: Sequence[int], left: int, *, thorough: bool = False) -> End | None:
-        """A way behind `said`; there may be a shorter one if it takes more than `left` tokens, and was not looked for in a
-        `thorough` way.
-        """
+        """A way behind `said`. One of more than `left` tokens is the shortest only where the search was `thorough`."""
         way = self._way
         for token in said:
             way = None if way is None else self._shortened(way, token)
