@@ -157,7 +157,7 @@ class AsyncEngine:
             self._pages.release_if_due()
             if self._engine.has_work:
                 self._pages.read()
-            self._engine.scheduler.allowed_rows = self._allowed_rows()
+            self._heed_power()
             began = self._beat = time.monotonic()
             try:
                 outputs = self._engine.step()
@@ -169,6 +169,10 @@ class AsyncEngine:
                 self._deliver_failures()
             self._rest(time.monotonic() - began)
         self._end()
+
+    def _heed_power(self) -> None:
+        """Let no more sequences begin than it allows now."""
+        self._engine.scheduler.allowed_rows = self._allowed_rows()
 
     def _allowed_rows(self) -> int:
         """How many sequences power and heat let run at once."""
@@ -203,6 +207,7 @@ class AsyncEngine:
         terms: Terms,
     ) -> None:
         self._streams[request_id] = stream
+        self._heed_power()  # which may have changed since the last step
         try:
             self._engine.add(request_id, prompt, params, adapter, terms)
         except EdgeaiError as error:

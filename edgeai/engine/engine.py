@@ -168,7 +168,7 @@ class Engine:
             memory=self.memory.state,
             expired=self.admission.expired,
             kv_written_bytes=self.scheduler.committed_bytes,
-            rows=self.scheduler.rows,
+            rows=self.scheduler.rows_for_memory,
             queued={priority.label: count for priority, count in self.scheduler.waiting.lengths().items()},
         )
 

@@ -97,7 +97,7 @@ class EngineStats:
     accepted_tokens: int = 0
     memory: MemoryState = MemoryState()
     alive: bool = True  # whether the engine comes back from its work
-    rows: int = 0  # that may run at once, as memory and power are now
+    rows: int = 0  # that may run at once, as memory is now; of an `AsyncEngine` as power is, too
     expired: int = 0  # requests that were refused or ended for their deadline
     kv_written_bytes: int = 0  # those of `kv_used_bytes` that are not only reserved, and so in memory
     queued: Mapping[str, int] = field(default_factory=dict)  # of those that wait, by class

@@ -56,13 +56,18 @@ class Scheduler:
         self.chunks = ChunkSizer(settings, shape, arena.capacity)
         self.budget = KVBudget(settings.kv_budget_bytes, arena, cache)
         self.preemptions = 0
-        self.rows = settings.max_rows  # how many may run at once; fewer while memory is scarce
-        self.allowed_rows = settings.max_rows  # fewer while power is; nobody who runs has to leave for that
+        self.allowed_rows = settings.max_rows  # fewer while power is scarce; nobody who runs has to leave for that
+        self.rows_for_memory = settings.max_rows  # fewer while that is scarce
         self._arena = arena
         self._token_bytes = shape.token_bytes
         self._reuse = PrefixReuse(settings, arena, cache, self.budget, store)
         self._decoding: list[Sequence] = []  # by slot
         self._reading: list[Sequence] = []
+
+    @property
+    def rows(self) -> int:
+        """How many may run at once."""
+        return min(self.rows_for_memory, self.allowed_rows)
 
     @property
     def reading(self) -> tuple[Sequence, ...]:
@@ -118,7 +123,7 @@ class Scheduler:
 
     def restrain(self, limits: Limits) -> None:
         """Obey new limits: where rows have to give memory back, the youngest sequences start again later."""
-        self.rows, self.chunks.most = limits.rows, limits.chunk
+        self.rows_for_memory, self.chunks.most = limits.rows, limits.chunk
         self.budget.restrain(limits)
         while limits.releasing and self.running and not self._within(limits):
             self._preempt(max(self.running, key=rank))
@@ -219,7 +224,7 @@ class Scheduler:
         sequence = self._next()
         if sequence is None or self._reuse.filling is not None or not self._at_once(sequence):
             return None
-        if len(self.running) < min(self.rows, self.allowed_rows) or self._displace(sequence):
+        if len(self.running) < self.rows or self._displace(sequence):
             return sequence
         newcomer = self._newcomer()
         victim = None if newcomer is None else of_a_crowd(self.running, newcomer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeai.engine.admission import LONGEST_RETRY, Admission
+from edgeai.engine.governor import Limits
 from edgeai.engine.request import FinishReason
 from edgeai.engine.scheduler import Scheduler
 from edgeai.engine.terms import Priority
@@ -37,9 +38,12 @@ def test_those_whom_rows_are_free_for_do_not_count(queue: int, busy: int, fit: i
     assert come(books, admission(books), 20) == fit
 
 
-def test_fewer_rows_while_memory_is_scarce() -> None:
+def test_fewer_rows_while_memory_or_power_is_scarce() -> None:
     books = scheduler(max_queue=3)
-    books.rows = 1
+    books.restrain(Limits(rows=1, chunk=8, prompt=100, kv_bytes=0, alone_bytes=0, cache_bytes=0))
+    assert come(books, admission(books), 20) == 4
+    books = scheduler(max_queue=3)
+    books.allowed_rows = 1
     assert come(books, admission(books), 20) == 4
 
 

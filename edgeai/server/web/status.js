@@ -70,7 +70,7 @@ function rows({ name, version, uptime_seconds, models, memory, device, counts })
     memoryState: memory.state,
     load: number(device.load, 2),
     power: device.on_battery ? say("onBattery", { percent: number(device.battery_percent) }) : say("onMains"),
-    ...(device.restrained ? { restrained: device.restrained } : {}),
+    ...(device.restrained ? { restrained: `${device.restrained}: ${number(100 * device.duty, 0)} %` } : {}),
   };
   return Object.entries(facts).map(([key, value]) => make("tr", {}, make("th", { scope: "row" }, say(key)), make("td", { dir: "auto" }, value)));
 }
