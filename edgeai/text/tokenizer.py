@@ -32,7 +32,7 @@ PIECE = 1 << 15  # characters that are encoded at a time to count the tokens of 
 class Tokenizer:
     """A byte-level or SentencePiece tokenizer. Safe to share between threads: it does not change."""
 
-    def __init__(self, document: str, *, bos_token_id: int | None = None, rows: int = 0) -> None:
+    def __init__(self, document: str | bytes, *, bos_token_id: int | None = None, rows: int = 0) -> None:
         """Build from the text of a tokenizer.json. Raises `PackageError` when it is damaged or of another kind.
 
         A model whose token table is padded has more `rows` than there are tokens; what they stand for is nothing.
@@ -59,8 +59,8 @@ class Tokenizer:
     def load(cls, path: Path, *, bos_token_id: int | None = None, rows: int = 0) -> Tokenizer:
         """Read a tokenizer.json; `bos_token_id` is what `add_bos` puts in front."""
         try:
-            document = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            document = path.read_bytes()
+        except OSError as error:
             raise PackageError(f"cannot read the tokenizer {path}: {error}", "build the package again") from error
         return cls(document, bos_token_id=bos_token_id, rows=rows)
 
@@ -201,10 +201,10 @@ class Tokenizer:
         yield "".join([*parts, text[at:]]), None
 
 
-def _build(document: str) -> tokenizers.Tokenizer:
+def _build(document: str | bytes) -> tokenizers.Tokenizer:
     """The library's tokenizer, told to take control tokens as text: they are cut out here, where shields are known."""
     try:
-        backend = tokenizers.Tokenizer.from_str(document)
+        backend = tokenizers.Tokenizer.from_buffer(document.encode() if isinstance(document, str) else document)
     except Exception as error:  # the library raises plain Exception
         raise PackageError(f"the tokenizer is damaged: {error}", "build the package again") from error
     backend.encode_special_tokens = True
