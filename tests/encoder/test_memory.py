@@ -44,7 +44,7 @@ def test_the_estimate_covers_what_runs_take(
     command = [sys.executable, "-c", RUN, package.path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     measured, expected = int(done.stdout), encoder_scratch(package.manifest)
-    assert measured < expected + 4 * MIB
+    assert measured < expected + 12 * MIB  # huge pages round up
     assert expected < 2 * measured
 
 
