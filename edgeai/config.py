@@ -100,7 +100,7 @@ class ServerSettings:
     also: tuple[str, ...] = ()  # more of them
     pin: tuple[str, ...] = setting((), live=True)  # models that are loaded at the start and never unloaded
     preload: tuple[str, ...] = ()  # models that are loaded at the start
-    alias: tuple[str, ...] = ()  # other names for models, each written ALIAS=MODEL
+    alias: tuple[str, ...] = setting((), live=True)  # other names for models, each written ALIAS=MODEL
     keep_alive_seconds: float = setting(FOREVER, "keep_alive", live=True)  # in memory after the last request
     max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence
     kv_budget_bytes: int | None = setting(None, "kv_budget", least=1)  # for the KV cache of all sequences

@@ -36,7 +36,7 @@ class ModelPool:
 
     def follow(self, settings: ServerSettings) -> None:
         """Take over settings that were read again: what is pinned now is loaded, what no longer is may leave."""
-        self.names.prefer((*settings.pin, *settings.preload))
+        self.names.follow(settings)
         self.residents.follow(settings.pin, settings.keep_alive_seconds)
         packages = self.names.packages()
         for name in settings.pin:

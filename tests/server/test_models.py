@@ -176,6 +176,14 @@ def test_pins_and_keep_alive_change_at_sighup(home: Path, caplog: pytest.LogCapt
         assert told["one"] == {"id": "one", "state": "loaded", "pinned": True, "stays_seconds": None}
         assert told["two"] == {"id": "two", "state": "available", "pinned": False, "stays_seconds": None}
         assert ask(url, "").model == "one"  # the default follows the pins
+        with pytest.raises(openai.NotFoundError):
+            ask(url, "gpt-4o-mini")
+        for aliases in (("gpt-4o-mini=two",), ("=", "gpt-4o-mini=one")):  # the second cannot be, and changes nothing
+            written.append(replace(written[-1], alias=aliases))
+            servers[0].hang_up()
+            assert eventually(lambda: states(url).keys() >= {"gpt-4o-mini"})
+        assert eventually(lambda: "aliases stay as they were" in caplog.text)
+        assert ask(url, "gpt-4o-mini").model == "two"
         assert ask(url, "two", extra_body={"keep_alive": "5m"}).model == "two"
         assert eventually(lambda: 0 < (stays(url, "two") or 0) <= 300)  # from a moment after the answer on
     assert "there is no model 'nobody' to pin; there is one, " in caplog.text

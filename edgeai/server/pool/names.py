@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeai.errors import NotFound, PackageError
+from edgeai.config import ServerSettings
+from edgeai.errors import InvalidInput, NotFound, PackageError
 from edgeai.package.adapters import SEPARATOR, AdapterStore
-from edgeai.package.aliases import AliasFile
+from edgeai.package.aliases import AliasFile, parse_aliases
 from edgeai.package.manifest import Kind
 from edgeai.package.package import Package
 from edgeai.server.pool.catalog import Catalog
@@ -59,9 +60,13 @@ class Names:
         self._aliases, self._alias_file = dict(aliases or {}), alias_file
         self._preferred = preferred
 
-    def prefer(self, names: Sequence[str]) -> None:
-        """From now on these come first among the defaults."""
-        self._preferred = names
+    def follow(self, settings: ServerSettings) -> None:
+        """Take over other aliases, and what comes first among the defaults. Aliases that cannot be change nothing."""
+        self._preferred = (*settings.pin, *settings.preload)
+        try:
+            self._aliases = parse_aliases(settings.alias)
+        except InvalidInput as error:
+            log.error("aliases stay as they were: %s", error)
 
     def packages(self) -> Mapping[str, Package]:
         """All packages by name."""
