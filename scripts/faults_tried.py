@@ -179,16 +179,16 @@ def clock_jumps(lab: Lab, count: int) -> str | None:
     clock = FalseClock(lab.work)
     while lab.record.tried[fault] < count and not lab.time_is_up:
         number = lab.record.tried[fault]
-        before_start, after = JUMPS[number % len(JUMPS)], JUMPS[(number + 1) % len(JUMPS)]
-        clock.jump_to(days=before_start)
+        first, then = JUMPS[number % len(JUMPS)], JUMPS[(number + 1) % len(JUMPS)]
+        clock.jump_to(days=first)
         with lab.record.trial(fault), lab.server(home, env=clock.environment) as server:
             server.ready()
-            clock.jump_to(days=after)
+            clock.jump_to(days=then)
             lab.check(server, number % GOLDENS)
             before = newest(lab.work / home)
             stream(server.base_url, 3000 + number)
             if not wait_until(lambda: newest(lab.work / home) > before):  # noqa: B023 (called at once)
-                raise RuntimeError(f"no block is written after the clock jumped by {after:+d} days")
+                raise RuntimeError(f"no block is written after the clock jumped to {then:+d} days from the right time")
             lab.record.seen[f"{fault}/tokens restored"] += lab.check(server, number % GOLDENS)
             lab.check_budget(home)
             server.stop()

@@ -71,7 +71,7 @@ def serving(
 
 @contextmanager
 def serving_all(
-    settings: ServerSettings, *, read: Reader | None = None, with_server: Callable[[QuietServer], None] = id
+    settings: ServerSettings, *, read: Reader | None = None, with_server: Callable[[QuietServer], None] = lambda _: None
 ) -> Iterator[str]:
     """Serve what these settings mean, as `edgeai serve` does; the address. `with_server` is given the server."""
     catalog = open_catalog(settings)
