@@ -194,14 +194,18 @@ class BatchRunner:
                 await _to_its_end(asyncio.to_thread(results.add, request.custom_id, status, answer))
 
     async def _ask(self, batch: Batch, request: BatchRequest) -> tuple[int, Any]:
-        """The answer to a request, which waits for as long as the server has no room for it."""
+        """The answer to a request, which waits for as long as the server has no room for it, twice as long each time:
+        a server that is busy all day is not asked, and does not log, every second.
+        """
         body = {"service_tier": "flex", **request.body}
+        wait = SHORTEST_WAIT / 2
         while True:
             status, answer, headers = await self._post(batch.endpoint, body, batch.owner)
             if status not in AGAIN:
                 return status, answer
             log.info("%s waits: %s", batch.id, answer["error"]["message"])
-            await asyncio.sleep(min(LONGEST_WAIT, max(SHORTEST_WAIT, float(headers.get("retry-after", "1")))))
+            wait = min(LONGEST_WAIT, max(2 * wait, float(headers.get("retry-after", "1"))))
+            await asyncio.sleep(wait)
 
     async def _finish(self, batch: Batch, results: Results) -> None:
         """Publish the results as files. Done again after a crash, it gives the same files."""

@@ -224,6 +224,34 @@ def runner(tmp_path: Path, server: Server) -> BatchRunner:
     return WorkFolder(tmp_path, 1 << 20).runner(server.post)
 
 
+def test_a_busy_server_is_asked_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    really_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await really_sleep(0)
+
+    async def post(path: str, body: dict[str, Any], client: str) -> tuple[int, Any, dict[str, str]]:
+        if len(waits) < 9:
+            return 503, {"error": {"message": "7 requests are waiting already"}}, {"retry-after": "1"}
+        return 200, {}, {}
+
+    async def main() -> None:
+        runs = WorkFolder(tmp_path, 1 << 20).runner(post)
+        runs.start()
+        entry = runs.files.add("work.jsonl", "batch", line(1).encode(), "clinic")
+        ids = {"output_file_id": "file-" + "1" * 24, "error_file_id": "file-" + "2" * 24}
+        batch = runs.create("clinic", CHAT, entry.id, window="24h", metadata=None, **ids)
+        while runs.get(batch.id, "clinic").status != "completed":
+            await really_sleep(0.001)
+        await runs.stop()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(main())
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
 @pytest.mark.parametrize("after", [0, 1, 5, 13, 24])
 def test_a_batch_goes_on_where_the_last_server_ended(tmp_path: Path, after: int) -> None:
     """Whatever was answered is never asked again, also when the power was cut in the middle of a line."""
