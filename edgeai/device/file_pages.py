@@ -9,6 +9,7 @@ the token table each time, while the kernel maps 16 pages around every page that
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import mmap
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from edgeai.device.mappings import Mapping, own_mappings, own_mappings_of, resident_file_bytes
 
 INTERVAL = 10.0  # seconds; letting go takes a few milliseconds, and so does reading a whole token table again
+LOOK = 0.05  # seconds from one look at how many there are to the next: a chunk of a prompt takes longer
 GROWTH = 4 << 20  # bytes; what a prompt of sixty different tokens brings in
 
 log = logging.getLogger(__name__)
@@ -55,9 +57,14 @@ def is_like_its_file(mapping: Mapping) -> bool:
 
 def _release(mapping: Mapping) -> bool:
     """Whether it worked; a locked mapping stays."""
+    return bool(_libc().madvise(mapping.start, mapping.stop - mapping.start, mmap.MADV_DONTNEED) == 0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return bool(libc.madvise(mapping.start, mapping.stop - mapping.start, mmap.MADV_DONTNEED) == 0)
+    return libc
 
 
 class WeightPages:
@@ -71,6 +78,7 @@ class WeightPages:
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._due: float | None = None
+        self._look = 0.0
         self._least: int | None = None  # bytes of files' pages, since the last time
 
     def read(self) -> None:
@@ -86,7 +94,8 @@ class WeightPages:
         if self._due is None or self._path is None:
             return
         try:
-            if self._clock() < self._due and not self._grown():
+            now = self._clock()
+            if now < self._due and not self._grown(now):
                 return
             self._due = self._least = None
             release_pages_of(self._path)
@@ -94,7 +103,10 @@ class WeightPages:
             log.info("pages of weights stay: %s", error)
             self._path = self._due = None
 
-    def _grown(self) -> bool:
-        now = resident_file_bytes()
-        self._least = now if self._least is None else min(now, self._least)
-        return now - self._least > GROWTH
+    def _grown(self, now: float) -> bool:
+        if now < self._look:
+            return False
+        self._look = now + LOOK
+        resident = resident_file_bytes()
+        self._least = resident if self._least is None else min(resident, self._least)
+        return resident - self._least > GROWTH

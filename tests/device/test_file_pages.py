@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeai.device import file_pages
-from edgeai.device.file_pages import GROWTH, INTERVAL, WeightPages, release_file_pages, release_pages_of
+from edgeai.device.file_pages import GROWTH, INTERVAL, LOOK, WeightPages, release_file_pages, release_pages_of
 from edgeai.device.mappings import Mapping, own_mappings
 
 SIZE = 8 << 20
@@ -98,7 +99,7 @@ def test_weights_go_some_seconds_after_they_were_read_and_once(file: Path) -> No
 def test_weights_go_at_once_where_much_was_read(file: Path, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(bytes(2 * GROWTH))
-    pages = WeightPages(large, lambda: 0.0)
+    pages = WeightPages(large, itertools.count(0.0, LOOK).__next__)
     with large.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         pages.read()
         pages.release_if_due()
