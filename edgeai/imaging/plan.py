@@ -47,9 +47,7 @@ class Plan:
     @property
     def initramfs_modules(self) -> tuple[str, ...]:
         """Kernel modules that the initial RAM disk carries beyond its own choice."""
-        return _once(
-            [*(name for layer in self.layers for name in layer.initramfs_modules), *self.board.initramfs_modules]
-        )
+        return _once(name for layer in self.layers for name in layer.initramfs_modules)
 
     @property
     def enabled(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def mmdebstrap_command(plan: Plan, mirror: str, security: str) -> list[str]:
 
 def debian_sources(plan: Plan, mirror: str, security: str) -> list[str]:
     """Lines of sources.list: the release, its updates and security; backports where a package is from there."""
-    suite, components = plan.base.suite, " ".join(plan.board.components)
+    suite, components = plan.base.suite, " ".join(plan.base.components)
     suites = [suite, f"{suite}-updates"]
     suites += sorted({name.partition("/")[2] for name in plan.packages if "/" in name})
     lines = [f"deb {_SIGNED} {mirror} {name} {components}" for name in suites]

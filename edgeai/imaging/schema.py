@@ -60,6 +60,7 @@ class Base(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     suite: str = Field(pattern=r"^[a-z]+$")
+    components: tuple[Literal["main", "contrib", "non-free-firmware"], ...]
     python: str = Field(pattern=r"^3\.\d+$")
     date: datetime.date
     compression: str = Field(pattern=r"^[a-z0-9]+(,\d+)?$")  # of the root, as mkfs.erofs -z takes it
@@ -100,11 +101,9 @@ class Board(Strict):
     loader: Loader
     kernel: DebianPackage
     layers: tuple[LayerName, ...] = ()
-    components: tuple[Literal["main", "contrib", "non-free-firmware"], ...] = ("main",)
     model_target: str = "generic"  # the processors that model packages are built for
     command_line: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = ()
     device_trees: tuple[Annotated[str, Field(pattern=r"^[\w*./-]+\.dtb$")], ...] = ()
-    initramfs_modules: tuple[Module, ...] = ()
     firmware: Firmware | None = None
     imager: ImagerEntry
 
