@@ -15,6 +15,7 @@
     ├── PackageError            500  a model package that is damaged or does not match its manifest
     ├── StateDamaged            500  a file of the server's own that cannot be read as it is
     ├── TrialFailed             500  settings with which a child process died, hung or could not load the model
+    ├── ProgramFailed           500  a program of an image's build that ended with an error
     ├── ValidationFailed        500  a build that does not reproduce its source
     ├── Overloaded              503  try again after `retry_after` seconds
     │   └── TooManyRequests     429  of one client; others are served
@@ -121,6 +122,10 @@ class StateDamaged(EdgeaiError):
 
 class TrialFailed(EdgeaiError):
     """Settings with which a child process died, hung, or could not load the model. The message is what was seen."""
+
+
+class ProgramFailed(EdgeaiError):
+    """A program that an image is built with ended with an error. The message has its last words."""
 
 
 class ValidationFailed(EdgeaiError):

@@ -5,11 +5,14 @@ The initial RAM disk is made here too, by the kernel package's scripts, from `et
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.stages import Stages, tree_digest
 from edgeai.imaging.tools import Tools, proxy_settings
+from edgeai.progress import Progress
 
 ROOTFS_NAME = "rootfs.tar"
 LOG_NAME = "mmdebstrap.log"
@@ -21,7 +24,7 @@ _SIGNED = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
 def make_rootfs(stages: Stages, plan: Plan, tools: Tools) -> Path:
     """The folder with `rootfs.tar`, and the log of how it was made. Boards that ask for the same share it.
 
-    Mirrors change: a cached root has the packages of the day it was made on. Raises `BuildFailed`.
+    Mirrors change: a cached root has the packages of the day it was made on. Raises `ProgramFailed`.
     """
     settings = plan.folder / "overlay" / INITRAMFS_FOLDER
     inputs = {
@@ -31,7 +34,11 @@ def make_rootfs(stages: Stages, plan: Plan, tools: Tools) -> Path:
         "initramfs": tree_digest(settings),
         "tools": tools.root.parent.name,
     }
-    return stages.make(f"rootfs-{plan.board.architecture}", inputs, lambda folder: _make(folder, plan, tools, settings))
+    return stages.make(
+        f"rootfs-{plan.board.architecture}",
+        inputs,
+        lambda folder: _make(folder, plan, tools, settings, stages.progress),
+    )
 
 
 def mmdebstrap_command(plan: Plan, mirror: str, security: str) -> list[str]:
@@ -68,18 +75,36 @@ def _hooks() -> list[str]:
     ]
 
 
-def _make(folder: Path, plan: Plan, tools: Tools, settings: Path) -> None:
+@dataclass
+class PackageCount:
+    """Counts what apt and dpkg say into a progress: each package is unpacked and then set up."""
+
+    progress: Progress
+    total: int = 0
+    done: int = 0
+
+    def __call__(self, line: str) -> None:
+        """Hear one line."""
+        if match := re.search(r"(\d+) newly installed", line):
+            self.total += 2 * int(match[1])
+        elif line.startswith(("Unpacking ", "Setting up ")) and self.done < self.total:
+            self.done += 1
+            self.progress("packages unpacked and set up", self.done, self.total)
+
+
+def _make(folder: Path, plan: Plan, tools: Tools, settings: Path, progress: Progress) -> None:
     modules = folder / "modules"
     modules.write_text("".join(f"{name}\n" for name in plan.initramfs_modules))
     empty = folder / "no-settings"
     empty.mkdir()
     command = mmdebstrap_command(plan, tools.mirror, tools.security)
     proxies = [f"--aptopt={line}" for line in proxy_settings()]
-    tools.run(
+    said = tools.run(
         [command[0], *proxies, *command[1:]],
         binds={folder: _OUT, modules: _MODULES, (settings if settings.is_dir() else empty): _INITRAMFS},
         environment={"SOURCE_DATE_EPOCH": str(plan.base.epoch)},
-        log=folder / LOG_NAME,
+        heard=PackageCount(progress),
     )
+    (folder / LOG_NAME).write_text(said, encoding="utf-8")
     modules.unlink()
     empty.rmdir()

@@ -30,21 +30,36 @@ _DEBIAN_NAMES = {
     "gpl-1+": "GPL-1.0-or-later",
     "gpl-2": "GPL-2.0-only",
     "gpl-2+": "GPL-2.0-or-later",
+    "gpl-2.0": "GPL-2.0-only",
     "gpl-2.0+": "GPL-2.0-or-later",
     "gpl-3": "GPL-3.0-only",
     "gpl-3+": "GPL-3.0-or-later",
+    "gpl-3.0": "GPL-3.0-only",
+    "gpl-3.0+": "GPL-3.0-or-later",
     "lgpl-2": "LGPL-2.0-only",
     "lgpl-2+": "LGPL-2.0-or-later",
+    "lgpl-2.0+": "LGPL-2.0-or-later",
     "lgpl-2.1": "LGPL-2.1-only",
     "lgpl-2.1+": "LGPL-2.1-or-later",
     "lgpl-3": "LGPL-3.0-only",
     "lgpl-3+": "LGPL-3.0-or-later",
+    "lgpl-3.0+": "LGPL-3.0-or-later",
+    "gfdl-1.2+": "GFDL-1.2-or-later",
     "gfdl-1.3+": "GFDL-1.3-or-later",
     "apache-2": "Apache-2.0",
     "bsd-2-clause": "BSD-2-Clause",
     "bsd-3-clause": "BSD-3-Clause",
     "bsd-4-clause": "BSD-4-Clause",
     "artistic": "Artistic-1.0-Perl",
+    "artistic-2": "Artistic-2.0",
+    "bsl-1": "BSL-1.0",
+    "fsfap": "FSFAP",
+    "fsful": "FSFUL",
+    "fsfullr": "FSFULLR",
+    "mpl-1.1": "MPL-1.1",
+    "sleepycat": "Sleepycat",
+    "unicode-dfs-2016": "Unicode-DFS-2016",
+    "x11": "X11",
     "cc0": "CC0-1.0",
     "zlib": "Zlib",
     "isc": "ISC",
@@ -234,6 +249,7 @@ _WHEEL_WORDS = {
 
 
 def _spdx_name(debian: str) -> str:
+    debian = debian.rstrip("-")
     known = _KNOWN.get(debian.lower())
     return known or "LicenseRef-Debian-" + re.sub(r"[^A-Za-z0-9.-]", "-", debian.replace("+", "-or-later"))
 

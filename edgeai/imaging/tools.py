@@ -9,12 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from edgeai.errors import EdgeaiError, NotFound
+from edgeai.errors import NotFound, ProgramFailed
 from edgeai.imaging.stages import Stages
 
 SUITE = "trixie"
@@ -57,8 +57,8 @@ UNPACKED = "packages.txt"
 _ERROR_TAIL = 3000  # characters of a failed program's words
 
 
-class BuildFailed(EdgeaiError):
-    """A program of the build ended with an error; the message has its last words."""
+def unheard(line: str) -> None:
+    """For programs whose words are only looked at when they fail."""
 
 
 @dataclass(frozen=True)
@@ -75,48 +75,52 @@ class Tools:
         *,
         binds: Mapping[Path, str] | None = None,
         environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
-    ) -> None:
-        """Run a tool as root of a world of its own; `binds` puts folders and files of the machine into it.
-
-        Its words go to `log`. Raises `BuildFailed` with the last of them.
-        """
+        heard: Callable[[str], None] = unheard,
+    ) -> str:
+        """Run a tool as root of a world of its own, as `run` does; `binds` puts files of the machine into it."""
         outside = {Path("/etc/hosts"): "/etc/hosts", Path("/etc/resolv.conf"): "/etc/resolv.conf"} | dict(binds or {})
         pairs = [f"--bind={path.resolve()}:{inside}" for path, inside in outside.items() if path.exists()]
         here = [sys.executable, "-m", "edgeai.imaging.enter", *pairs, str(self.root), "--", *command]
         inside = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/root"}
-        run(here, environment=inside | python_path() | dict(environment or {}), log=log)
+        return run(here, environment=inside | python_path() | dict(environment or {}), heard=heard)
 
 
 def run(
     command: Sequence[str],
     *,
     environment: Mapping[str, str] | None = None,
-    log: Path | None = None,
     folder: Path | None = None,
+    heard: Callable[[str], None] = unheard,
 ) -> str:
-    """Run a program and return what it printed. Raises `BuildFailed` with its last words, `NotFound` without it."""
+    """Run a program and return what it printed, each line `heard` at once.
+
+    Raises `ProgramFailed` with its last words, `NotFound` without it.
+    """
+    env = None if environment is None else dict(environment)
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            env=None if environment is None else dict(environment),
+            env=env,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            check=False,
-            cwd=folder,
         )
     except FileNotFoundError as error:
         raise NotFound(
             f"this machine has no {command[0]}", "images are built on Debian or Ubuntu", param="program"
         ) from error
-    if log:
-        log.write_text(done.stdout, encoding="utf-8")
-    if done.returncode != 0:
-        raise BuildFailed(f"{' '.join(command)[:200]} ended with {done.returncode}:\n{done.stdout[-_ERROR_TAIL:]}")
-    return done.stdout
+    lines = []
+    with process:
+        for line in process.stdout or ():
+            lines.append(line)
+            heard(line)
+    said = "".join(lines)
+    if process.returncode != 0:
+        raise ProgramFailed(f"{' '.join(command)[:200]} ended with {process.returncode}:\n{said[-_ERROR_TAIL:]}")
+    return said
 
 
 def python_path() -> dict[str, str]:
@@ -125,7 +129,7 @@ def python_path() -> dict[str, str]:
 
 
 def make_tools(stages: Stages) -> Tools:
-    """The tools, unpacked once. Raises `NotFound` and `BuildFailed`."""
+    """The tools, unpacked once. Raises `NotFound` and `ProgramFailed`."""
     mirror, security = machine_mirrors()
     inputs = {"suite": SUITE, "packages": PACKAGES}
     folder = stages.make("tools", inputs, lambda folder: _unpack_tools(folder, mirror))

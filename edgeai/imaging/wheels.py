@@ -62,8 +62,8 @@ def write_lock(
 ) -> int:
     """Resolve requirements to wheels for that machine and write the lock; how many there are.
 
-    Packages of a name in `without` are left out of it. Raises `BuildFailed`, and `InvalidInput` for a name that is not
-    among them.
+    Packages of a name in `without` are left out of it. Raises `ProgramFailed`, and `InvalidInput` for a name that is
+    not among them.
     """
     report = path.with_suffix(".report")
     try:
@@ -98,7 +98,7 @@ def device_requirements(pyproject: Path) -> list[str]:
 
 
 def make_wheels(stages: Stages, lock: Path, architecture: Architecture, python: str) -> Path:
-    """The folder with all wheels of a lock, their digests checked. Raises `BuildFailed` and `SourceError`."""
+    """The folder with all wheels of a lock, their digests checked. Raises `ProgramFailed` and `SourceError`."""
     wheels = read_lock(lock)
 
     def download(folder: Path) -> None:
