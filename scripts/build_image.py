@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeai.errors import EdgeaiError
 from edgeai.imaging.disk import copy_image
-from edgeai.imaging.image import build, version_of
+from edgeai.imaging.image import Wanted, build, version_of
 from edgeai.imaging.plan import board_names, make_plan
 from edgeai.imaging.release import publish
 from edgeai.imaging.stages import Stages
@@ -54,7 +54,7 @@ def make(args: argparse.Namespace) -> None:
     plan = make_plan(IMAGES, args.board)
     stages = Stages(args.cache.absolute(), progress)
     version = version_of(plan, args.version)
-    built = build(stages, plan, tuple(args.model), version=version, accept_licence=args.accept_licence)
+    built = build(stages, plan, Wanted(tuple(args.model), version, None, args.accept_licence))
     disk = built.disk
     if args.only_disk:
         args.out.mkdir(parents=True, exist_ok=True)

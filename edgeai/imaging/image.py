@@ -40,16 +40,26 @@ class Built:
     disk: Path  # NAME.img
 
 
-def build(stages: Stages, plan: Plan, models: tuple[str, ...], *, version: str, accept_licence: bool) -> Built:
+@dataclass(frozen=True)
+class Wanted:
+    """What an image is to be, beside its plan."""
+
+    models: tuple[str, ...]  # recipes or packages' folders
+    version: str
+    trusted: bytes | None = None  # the public key, as PEM, of whoever may replace the system
+    accept_licence: bool = False  # of models that are not open
+
+
+def build(stages: Stages, plan: Plan, wanted: Wanted) -> Built:
     """Build the image of a plan. Raises `EdgeaiError` of many kinds; what is made is kept for the next attempt."""
     tools = make_tools(stages)
     lock = lock_path(plan.folder, plan.board.architecture)
     downloaded = make_wheels(stages, lock, plan.board.architecture, plan.base.python)
-    packages = make_models(stages, plan, models, accept_licence=accept_licence)
+    packages = make_models(stages, plan, wanted.models, accept_licence=wanted.accept_licence)
     rootfs = make_rootfs(stages, plan, tools)
-    system = _system(stages, plan, tools, rootfs, downloaded, version)
+    system = _system(stages, plan, tools, rootfs, _site(stages, plan, tools, downloaded), wanted)
     firmware = firmware_files(stages, plan, tools)
-    image = _disk(stages, plan, tools, system, firmware, packages, version)
+    image = _disk(stages, plan, tools, system, firmware, packages, wanted.version)
     return Built(tools, firmware, rootfs, downloaded, system, packages, image / f"{plan.name}.img")
 
 
@@ -65,16 +75,16 @@ def _site(stages: Stages, plan: Plan, tools: Tools, downloaded: Path) -> Path:
     return stages.make("site", inputs, lambda folder: make_site(plan, tools, downloaded, folder))
 
 
-def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, downloaded: Path, version: str) -> Path:
+def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, wanted: Wanted) -> Path:
     """The root as a read-only file system, and what its kernel starts from."""
-    site = _site(stages, plan, tools, downloaded)
     inputs = {
         "rootfs": file_digest(rootfs / ROOTFS_NAME),
         "site": site.name,
         "overlay": tree_digest(plan.overlay),
         "plan": [plan.base.model_dump(mode="json"), plan.board.model_dump(mode="json"), plan.enabled, plan.masked],
         "partitions": plan.partitions.model_dump(mode="json"),
-        "version": version,
+        "version": wanted.version,
+        "trusted": wanted.trusted and wanted.trusted.decode(),
         "code": code_digest(root, boot, disk, tree_module),
     }
 
@@ -84,7 +94,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, downloaded: 
         work = folder / "work"
         work.mkdir()
         stages.progress("root: putting it together")
-        tree = make_root(plan, tools, rootfs / ROOTFS_NAME, site, work, version)
+        tree = make_root(plan, tools, rootfs / ROOTFS_NAME, site, work, version=wanted.version, trusted=wanted.trusted)
         check_tree(tree, Machine.here((tools.mirror, tools.security), stages.cache), "the root")
         tree.write(work / "root.tar", plan.base.epoch)
         stages.progress("root: compressing it")

@@ -19,6 +19,7 @@ from edgeai.recipe import recipes_folder
 
 SITE = "usr/lib/edgeai"
 IMAGE_FILE = f"{SITE}/image.json"
+KEYS = "usr/share/edgeai/keys"
 UNITS = "usr/lib/systemd/system"
 PROGRAM = f"""#!/bin/sh
 PYTHONPATH=/{SITE} exec python3 -P -m edgeai "$@"
@@ -57,8 +58,13 @@ def make_site(plan: Plan, tools: Tools, wheels: Path, folder: Path) -> None:
     compile_python(tools, plan, folder, f"/{SITE}")
 
 
-def make_root(plan: Plan, tools: Tools, rootfs: Path, site: Path, work: Path, version: str) -> Tree:
-    """All entries of the root. `work` is a folder for what is made on the way."""
+def make_root(
+    plan: Plan, tools: Tools, rootfs: Path, site: Path, work: Path, *, version: str, trusted: bytes | None
+) -> Tree:
+    """All entries of the root. `work` is a folder for what is made on the way.
+
+    `trusted`: the public key, as PEM, of whoever may replace the system; without one nobody can.
+    """
     tree = Tree.from_tar(rootfs)
     remove_leftovers(tree, plan.base.remove)
     _compile_library(plan, tools, tree, work)
@@ -67,6 +73,8 @@ def make_root(plan: Plan, tools: Tools, rootfs: Path, site: Path, work: Path, ve
     _settle(plan, tree)
     tree.add_tree(plan.overlay)
     tree.add_file(IMAGE_FILE, (json.dumps(image_facts(plan, version), indent=1, sort_keys=True) + "\n").encode())
+    if trusted:
+        tree.add_file(f"{KEYS}/image.pub", trusted)
     for unit in plan.enabled:
         enable(tree, unit)
     for unit in plan.masked:

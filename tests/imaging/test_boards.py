@@ -68,7 +68,7 @@ def make_disk(board: str, tools: Tools, folder: Path, package: Package) -> Made:
     (site / "edgeai").mkdir(parents=True)
     (site / "edgeai" / "__init__.py").write_text("")
     slot_files(plan, Tree.from_tar(rootfs), folder / "slot")
-    tree = make_root(plan, tools, rootfs, site, folder, "1.0")
+    tree = make_root(plan, tools, rootfs, site, folder, version="1.0", trusted=b"a key")
     tree.write(folder / "root.tar", plan.base.epoch)
     make_erofs(plan, tools, folder / "root.tar", folder / "root.erofs")
     content.mkdir()
@@ -139,6 +139,7 @@ def test_the_root_has_its_units_its_facts_and_no_leak(made: Made) -> None:
     files = made.unpacked("root-a", "fsck.erofs", "--extract=/out", "--no-preserve", "--overwrite", "{image}")
     facts = json.loads((files / IMAGE_FILE).read_text())
     assert (facts["board"], facts["version"]) == (made.plan.board_name, "1.0")
+    assert (files / "usr/share/edgeai/keys/image.pub").read_bytes() == b"a key"
     assert (files / "etc/systemd/system/multi-user.target.wants/edgeai.service").is_symlink()
     assert (files / "etc/systemd/system/ssh.service").readlink() == Path("/dev/null")
     compiled = list((files / f"usr/lib/python{made.plan.base.python}/__pycache__").iterdir())
