@@ -96,7 +96,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         stages.progress("root: putting it together")
         tree = make_root(plan, tools, rootfs / ROOTFS_NAME, site, work, version=wanted.version, trusted=wanted.trusted)
         check_tree(tree, Machine.here((tools.mirror, tools.security), stages.cache), "the root")
-        tree.write(work / "root.tar", plan.base.epoch)
+        tree.write(work / "root.tar", plan.base.epoch, top=True)
         stages.progress("root: compressing it")
         make_erofs(plan, tools, work / "root.tar", folder / ROOT_IMAGE)
         shutil.rmtree(work)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 ROOT_OWNER = (0, 0)
+_FOLDER_MODE = 0o755
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,15 @@ class Tree:
         for other in [one for one in self.entries if one.startswith(f"{name}/")]:
             del self.entries[other]
 
-    def write(self, path: Path, epoch: int) -> None:
-        """The tar. Hard links come after all else, for what they link to has to be there."""
+    def write(self, path: Path, epoch: int, *, top: bool = False) -> None:
+        """The tar. Hard links come after all else, for what they link to has to be there.
+
+        `top` writes the root's own folder as well: mkfs.erofs would make one that everybody may write to.
+        """
         ordered = sorted(self.entries.items(), key=lambda item: (item[1].info.islnk(), item[0]))
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+            if top:
+                tar.addfile(_dated(_folder(_FOLDER_MODE), "./", epoch))
             for name, entry in ordered:
                 info = _dated(entry.info, name, epoch)
                 if info.isreg():
@@ -141,6 +147,12 @@ class Tree:
                 target = clean(str(PurePosixPath("/", *parent.parent.parts) / entry.info.linkname))
                 return self._through_links(f"{target}/{PurePosixPath(name).relative_to(parent)}")
         return name
+
+
+def _folder(mode: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.mode = tarfile.DIRTYPE, mode
+    return info
 
 
 def clean(path: str) -> str:

@@ -69,7 +69,7 @@ def make_disk(board: str, tools: Tools, folder: Path, package: Package) -> Made:
     (site / "edgeai" / "__init__.py").write_text("")
     slot_files(plan, Tree.from_tar(rootfs), folder / "slot")
     tree = make_root(plan, tools, rootfs, site, folder, version="1.0", trusted=b"a key")
-    tree.write(folder / "root.tar", plan.base.epoch)
+    tree.write(folder / "root.tar", plan.base.epoch, top=True)
     make_erofs(plan, tools, folder / "root.tar", folder / "root.erofs")
     content.mkdir()
     fill_slot(plan, folder / "slot", content, "1.0")
@@ -147,6 +147,13 @@ def test_the_root_has_its_units_its_facts_and_no_leak(made: Made) -> None:
     tree = Tree()
     tree.add_tree(files)
     assert list(find_leaks(tree, Machine.here([], made.folder))) == []
+
+
+def test_nobody_but_root_may_write_to_the_root(made: Made) -> None:
+    image = made.partition("root-a")
+    said = made.tools.run(["dump.erofs", "--path=/", f"/in/{image.name}"], binds={made.folder: "/in"})
+    assert "Access: 0755" in said
+    assert "Uid: 0 " in said
 
 
 def test_the_other_root_is_empty(made: Made) -> None:

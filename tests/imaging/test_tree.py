@@ -28,6 +28,9 @@ def test_entries_come_back_with_owner_mode_and_one_date(tmp_path: Path) -> None:
     assert (found["data/edgeai"].uid, found["data/edgeai"].mode) == (990, 0o750)
     assert (found["usr/bin/edgeai"].mode, found["usr/bin/edgeai"].size) == (0o755, 10)
     assert found["etc/resolv.conf"].linkname == "/run/resolv.conf"
+    tree.write(tmp_path / "root.tar", 0, top=True)
+    with tarfile.open(tmp_path / "root.tar") as tar:
+        assert (tar.next().name, tar.getmembers()[0].mode) == (".", 0o755)  # type: ignore[union-attr]
 
 
 def test_a_file_below_a_link_lies_where_the_link_points() -> None:
