@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from edgeai.bundle.keys import load_signing_key, public_pem
 from edgeai.errors import EdgeaiError
 from edgeai.imaging.disk import copy_image
 from edgeai.imaging.image import Wanted, build, version_of
@@ -54,14 +55,16 @@ def make(args: argparse.Namespace) -> None:
     plan = make_plan(IMAGES, args.board)
     stages = Stages(args.cache.absolute(), progress)
     version = version_of(plan, args.version)
-    built = build(stages, plan, Wanted(tuple(args.model), version, None, args.accept_licence))
+    key = load_signing_key(args.key) if args.key else None
+    trusted = public_pem(key.public_key().public_bytes_raw()) if key else None
+    built = build(stages, plan, Wanted(tuple(args.model), version, trusted, args.accept_licence))
     disk = built.disk
     if args.only_disk:
         args.out.mkdir(parents=True, exist_ok=True)
         disk = args.out / built.disk.name
         copy_image(built.disk, disk)
     else:
-        release = publish(plan, built, args.out, version=version, url=args.url, key=None)
+        release = publish(plan, built, args.out, version=version, url=args.url, key=key, progress=progress)
         disk = release.path(".img.xz")
     say(f"{args.board}: {time.monotonic() - started:.0f} s")
     print(disk)

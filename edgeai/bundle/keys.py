@@ -72,7 +72,7 @@ class TrustStore:
             raise InvalidInput(f"another key is called {chosen!r}", "give this one another with --name")
         folder = self.own / SYSTEM_FOLDER if system else self.own
         folder.mkdir(parents=True, exist_ok=True)
-        durable.write_file(folder / f"{chosen}{SUFFIX}", _public_pem(public))
+        durable.write_file(folder / f"{chosen}{SUFFIX}", public_pem(public))
         return next(key for key in self.all() if key.path == folder / f"{chosen}{SUFFIX}")
 
     def remove(self, name: str) -> tuple[TrustedKey, ...]:
@@ -131,7 +131,7 @@ def make_key_pair(private: Path) -> tuple[Path, str]:
     public = key.public_key().public_bytes_raw()
     private.parent.mkdir(parents=True, exist_ok=True)
     durable.write_file(private, pem, mode=0o600)
-    durable.write_file(public_path, _public_pem(public))
+    durable.write_file(public_path, public_pem(public))
     return public_path, fingerprint(public)
 
 
@@ -166,7 +166,8 @@ def fingerprint(public: bytes) -> str:
     return "-".join(digest[at : at + 4] for at in range(0, 16, 4))
 
 
-def _public_pem(public: bytes) -> bytes:
+def public_pem(public: bytes) -> bytes:
+    """The file of a public key, from its 32 bytes."""
     key = Ed25519PublicKey.from_public_bytes(public)
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 

@@ -1,6 +1,6 @@
 """The files that leave the builder, from a finished disk image.
 
-    NAME.img.xz  NAME.bmap  NAME.spdx.json  NAME.licences.txt  NAME.md  NAME.imager.json  icon.svg
+    NAME.img.xz  NAME.bmap  NAME.bundle  NAME.spdx.json  NAME.licences.txt  NAME.md  NAME.imager.json  icon.svg
     SHA256SUMS, and SHA256SUMS.sig: Ed25519 over it
 
 All of it is the same for the same inputs, the signature too.
@@ -17,8 +17,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeai.bundle.writer import Contents, write_bundle
 from edgeai.imaging.boot import FIRMWARE_PACKAGE, GRUB_PACKAGES
-from edgeai.imaging.image import Built
+from edgeai.imaging.image import ROOT_IMAGE, Built
 from edgeai.imaging.models import installed
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.rootfs import ROOTFS_NAME
@@ -36,6 +37,7 @@ from edgeai.imaging.tools import UNPACKED, Tools
 from edgeai.imaging.tree import Tree
 from edgeai.package.manifest import LICENCE_NAME
 from edgeai.package.package import Package
+from edgeai.progress import Progress, silent
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 _XZ = "-6"  # nine tenths of what -9 saves, in a third of its time
@@ -60,13 +62,22 @@ class Release:
 
 
 def publish(
-    plan: Plan, built: Built, folder: Path, *, version: str, url: str, key: Ed25519PrivateKey | None
+    plan: Plan,
+    built: Built,
+    folder: Path,
+    *,
+    version: str,
+    url: str = "",
+    key: Ed25519PrivateKey | None = None,
+    progress: Progress = silent,
 ) -> Release:
-    """Write all files of an image into `folder`, and digests of all that is there."""
+    """Write all files of an image into `folder`, and digests of all that is there; without a key nothing is signed."""
     folder.mkdir(parents=True, exist_ok=True)
     release = Release(plan, version, folder, url)
     packages = installed(built.models)
     compress(release, built.tools, built.disk)
+    if key:
+        write_update(release, built.system, key, progress)
     write_papers(release, built, components_of(plan, built, packages), packages)
     sign_sums(folder, key)
     return release
@@ -91,6 +102,19 @@ def compress(release: Release, tools: Tools, image: Path) -> None:
     binds = {image.parent: "/in", release.folder: "/out"}
     tools.run(["bash", "-c", f"xz -T2 {_XZ} --block-size=16MiB -c /in/{image.name} >/out/{image.name}.xz"], binds=binds)
     tools.run(["bmaptool", "create", "-o", f"/out/{release.path('.bmap').name}", f"/in/{image.name}"], binds=binds)
+
+
+def write_update(release: Release, system: Path, key: Ed25519PrivateKey, progress: Progress = silent) -> None:
+    """Write the system as the bundle that `edgeai update` takes: its root, and what its kernel starts from."""
+    boot = {f"boot/{path.name}": path for path in (system / "boot").iterdir()}
+    contents = Contents(
+        kind="system",
+        name=release.plan.name,
+        version=release.version,
+        files=boot | {ROOT_IMAGE: system / ROOT_IMAGE},
+        metadata={"board": release.plan.board_name},
+    )
+    write_bundle(release.path(".bundle"), contents, [key], progress)
 
 
 def write_papers(release: Release, built: Built, components: Sequence[Component], packages: Sequence[Package]) -> None:

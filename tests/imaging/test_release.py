@@ -11,8 +11,9 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeai.bundle.reader import Bundle
 from edgeai.imaging.plan import make_plan
-from edgeai.imaging.release import SIGNATURE, SUMS, Release, imager_list, licences, sign_sums
+from edgeai.imaging.release import SIGNATURE, SUMS, Release, imager_list, licences, sign_sums, write_update
 from edgeai.package.package import Package
 from tests.fixtures.images import BOARDS, IMAGES
 
@@ -65,6 +66,21 @@ def test_digests_of_all_files_are_signed(tmp_path: Path) -> None:
     assert (tmp_path / SUMS).read_bytes() == sums
     sign_sums(tmp_path, None)
     assert not (tmp_path / SIGNATURE).exists()  # an old one would be of other digests
+
+
+def test_the_system_is_a_bundle_that_updates_take(tmp_path: Path) -> None:
+    system = tmp_path / "system"
+    (system / "boot").mkdir(parents=True)
+    (system / "root.erofs").write_bytes(bytes(range(256)) * 4096)
+    (system / "boot" / "cmdline.txt").write_text("root=@ROOT@ edgeai.slot=@SLOT@\n")
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    write_update(release(tmp_path), system, key)
+    with Bundle.open(str(tmp_path / "edgeai-pi4.bundle")) as bundle:
+        manifest = bundle.head.manifest
+        assert (manifest.kind, manifest.name, manifest.version) == ("system", "edgeai-pi4", "2026.11.30")
+        assert manifest.metadata == {"board": "pi4"}
+        assert set(manifest.files) == {"root.erofs", "boot/cmdline.txt"}
+        assert bundle.head.signers == (key.public_key().public_bytes_raw(),)
 
 
 def test_licences_of_models_are_whole(tiny_package: Package) -> None:
