@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 _NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x08000000 | 0x04000000  # user, mount, pid, ipc, uts
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_RDONLY, _MS_REMOUNT = 0x1000, 0x4000, 0x40000, 0x1, 0x20
+_PR_SET_PDEATHSIG = 1
 _IDENTITY = "0 0 65536\n"  # as many user and group ids as Debian hands out
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     child = os.fork()
     if child == 0:
         os.close(go)
+        _end_with_parent()
         _check(_libc.unshare(_NEW_NAMESPACES), "unshare")
         os.write(entered, b"1")
         if os.read(mapped, 1) != b"1":
@@ -56,6 +59,7 @@ def _as_first_process(root: Path, binds: Sequence[tuple[str, ...]], command: Seq
     """The namespace's process 1 is a child of whoever made it; it ends with everything in it."""
     child = os.fork()
     if child == 0:
+        _end_with_parent()
         try:
             _prepare(root, binds)
             os.execvp(command[0], list(command))  # noqa: S606
@@ -93,6 +97,11 @@ def _prepare(root: Path, binds: Sequence[tuple[str, ...]]) -> None:
 def _mount(source: str, target: Path, kind: str | None = None, *, flags: int = 0, options: str | None = None) -> None:
     encoded = [os.fsencode(source), os.fsencode(target), kind and kind.encode(), flags, options and options.encode()]
     _check(_libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[4]), f"mount {target}")
+
+
+def _end_with_parent() -> None:
+    """Whoever is killed takes what it started along: a build that was cut leaves nothing running."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
 
 
 def _check(result: int, what: str) -> None:
