@@ -68,10 +68,11 @@ def _path_option(pattern: str) -> str:
 
 
 def _hooks() -> list[str]:
-    """The initial RAM disk's settings are there before the kernel's scripts make it."""
+    """The initial RAM disk's settings are there before the kernel's scripts make it, which is once enough."""
     etc = '"$1"/etc/initramfs-tools'
     return [
         f"--setup-hook=mkdir -p {etc} && cp -r {_INITRAMFS}/. {etc}/ && cat {_MODULES} >>{etc}/modules",
+        f"--setup-hook=echo update_initramfs=no >{etc}/update-initramfs.conf",
     ]
 
 
