@@ -98,11 +98,8 @@ def image_facts(plan: Plan, version: str) -> dict[str, object]:
 
 def remove_leftovers(tree: Tree, further: Sequence[str] = ()) -> None:
     """Take out what installing packages left behind and matches `further`; make the folders that have to be there."""
-    for path in LEFTOVERS:
-        tree.remove(path)
-    for path in list(tree.entries):
-        if any(fnmatch.fnmatch(path, pattern) for pattern in (*LEFTOVER_PATTERNS, *further)):
-            del tree.entries[path]
+    patterns = (*LEFTOVER_PATTERNS, *further)
+    tree.remove(*LEFTOVERS, *(path for path in tree.entries if any(fnmatch.fnmatch(path, one) for one in patterns)))
     for path, mode in _FOLDERS.items():
         tree.add_folder(path, mode=mode)
 

@@ -89,17 +89,22 @@ class Tree:
             else:
                 self.add_file(name, path, mode=0o755 if path.stat().st_mode & 0o100 else 0o644, owner=owner)
 
-    def remove(self, path: str) -> None:
-        """Remove what is there, and all that is in it."""
-        name = clean(path)
-        for other in [one for one in self.entries if one == name or one.startswith(f"{name}/")]:
-            del self.entries[other]
-
-    def empty(self, path: str) -> None:
-        """Remove all that is in a folder."""
-        name = clean(path)
-        for other in [one for one in self.entries if one.startswith(f"{name}/")]:
-            del self.entries[other]
+    def remove(self, *paths: str) -> None:
+        """Remove what is there, and all that is in it. What was linked to it by a hard link keeps the contents."""
+        names = {clean(path) for path in paths}
+        gone = {
+            one: entry
+            for one, entry in self.entries.items()
+            if one in names or not names.isdisjoint(map(str, PurePosixPath(one).parents))
+        }
+        for one in gone:
+            del self.entries[one]
+        heirs: dict[str, str] = {}
+        for one, entry in sorted(self.entries.items()):
+            target = clean(entry.info.linkname)
+            if entry.info.islnk() and target in gone:
+                heir = heirs.setdefault(target, one)
+                self.entries[one] = gone[target] if heir == one else Entry(_linked(entry.info, heir))
 
     def write(self, path: Path, epoch: int, *, top: bool = False) -> None:
         """The tar. Hard links come after all else, for what they link to has to be there.
@@ -147,6 +152,10 @@ class Tree:
                 target = clean(str(PurePosixPath("/", *parent.parent.parts) / entry.info.linkname))
                 return self._through_links(f"{target}/{PurePosixPath(name).relative_to(parent)}")
         return name
+
+
+def _linked(info: tarfile.TarInfo, target: str) -> tarfile.TarInfo:
+    return info.replace(linkname=target, deep=False)
 
 
 def _folder(mode: int) -> tarfile.TarInfo:

@@ -82,6 +82,22 @@ def test_removing_takes_all_that_is_inside_and_nothing_beside() -> None:
     assert set(tree.entries) == {"var", "var/logs"}
 
 
+def test_what_was_linked_to_something_removed_keeps_its_contents(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "first.tar", "w") as tar:
+        file = tarfile.TarInfo("./boot/vmlinuz")
+        file.size = 6
+        tar.addfile(file, io.BytesIO(b"kernel"))
+        for name in ("./usr/one", "./usr/two"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, "./boot/vmlinuz"
+            tar.addfile(link)
+    tree = Tree.from_tar(tmp_path / "first.tar")
+    tree.remove("boot")
+    found = written(tree, tmp_path / "second.tar")
+    assert list(found) == ["usr/one", "usr/two"]
+    assert (found["usr/one"].size, found["usr/two"].linkname) == (6, "usr/one")
+
+
 def test_a_folder_of_this_machine_is_copied_with_links_and_what_can_be_executed(tmp_path: Path) -> None:
     (tmp_path / "usr").mkdir()
     (tmp_path / "usr" / "run").write_text("x")
