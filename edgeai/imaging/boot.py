@@ -19,30 +19,19 @@ from edgeai.appliance.grub import ENVIRONMENT, new_environment
 from edgeai.appliance.raspberry import CONFIG, INCLUDED, TRYBOOT, slot_file
 from edgeai.errors import NotFound
 from edgeai.imaging.plan import Plan
+from edgeai.imaging.schema import Firmware
 from edgeai.imaging.stages import Stages
 from edgeai.imaging.tools import Tools, download_packages, note_packages, unpack
 from edgeai.imaging.tree import Tree
 
 FIRST_SLOT: Literal["a"] = "a"
-_LABEL_SEARCH = (
-    "search --no-floppy --label {label} --set=root\nset prefix=($root)/grub\nconfigfile ($root)/grub/grub.cfg\n"
-)
+_FIND_CONFIGURATION = """search --no-floppy --label {label} --set=root
+set prefix=($root)/grub
+configfile ($root)/grub/grub.cfg
+"""
 _GRUB_MODULES = (
     *("part_msdos", "fat", "search", "search_label", "configfile", "normal", "linux", "loadenv"),
-    *(
-        "test",
-        "echo",
-        "sleep",
-        "reboot",
-        "minicmd",
-        "cat",
-        "regexp",
-        "all_video",
-        "gfxterm",
-        "true",
-        "serial",
-        "terminal",
-    ),
+    *("test", "echo", "sleep", "reboot"),
 )
 GRUB_PACKAGES = {"amd64": ("grub-efi-amd64-bin", "grub-pc-bin"), "arm64": ("grub-efi-arm64-bin",)}
 _EFI: dict[str, tuple[tuple[str, str], ...]] = {  # GRUB's formats and UEFI's removable paths
@@ -99,10 +88,10 @@ def loader_files(plan: Plan, tools: Tools, boot: Path, firmware: Path | None) ->
     people = plan.folder / "boot" / "people"
     if people.is_dir():
         shutil.copytree(people, boot, dirs_exist_ok=True)
-    if firmware is None:
-        _grub(plan, tools, boot)
+    if firmware and plan.board.firmware:
+        _raspberry(plan.board.firmware, firmware / "package", boot)
     else:
-        _raspberry(plan, firmware, boot)
+        _grub(plan, tools, boot)
 
 
 def bios_image(plan: Plan, tools: Tools, folder: Path) -> tuple[bytes, bytes] | None:
@@ -128,21 +117,15 @@ def _grub(plan: Plan, tools: Tools, boot: Path) -> None:
 def _mkimage(plan: Plan, tools: Tools, folder: Path, target: str, name: str, further: tuple[str, ...]) -> None:
     """GRUB's core with all modules it needs and a first command: find the boot partition by its label."""
     config = folder / "first.cfg"
-    config.write_text(_LABEL_SEARCH.format(label=plan.partitions["boot"].label), encoding="ascii")
-    modules = [
-        one for one in (*_GRUB_MODULES, *further) if (tools.root / "usr/lib/grub" / target / f"{one}.mod").exists()
-    ]
+    config.write_text(_FIND_CONFIGURATION.format(label=plan.partitions["boot"].label), encoding="ascii")
     command = ["grub-mkimage", "-O", target, "-d", f"/usr/lib/grub/{target}", "-p", "/grub", "-c", "/out/first.cfg"]
-    tools.run([*command, "-o", f"/out/{name}", *modules], binds={folder: "/out"})
+    tools.run([*command, "-o", f"/out/{name}", *_GRUB_MODULES, *further], binds={folder: "/out"})
     config.unlink()
 
 
-def _raspberry(plan: Plan, package: Path, boot: Path) -> None:
-    firmware = plan.board.firmware
-    if firmware is None:
-        raise NotFound(f"board {plan.board_name} has no [firmware]", param="firmware")
+def _raspberry(firmware: Firmware, package: Path, boot: Path) -> None:
     for pattern in firmware.files:
-        found = sorted((package / "package" / firmware.folder.lstrip("/")).glob(pattern))
+        found = sorted((package / firmware.folder.lstrip("/")).glob(pattern))
         if not found:
             raise NotFound(f"{FIRMWARE_PACKAGE} has no {pattern}", "see [firmware] of the board", param="firmware")
         for path in found:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeai.errors import InvalidInput
+from edgeai.imaging.boot import FIRST_SLOT
 from edgeai.imaging.plan import SECTOR, Place, Plan
-from edgeai.imaging.schema import Partition
 from edgeai.imaging.tools import Tools
 from edgeai.imaging.tree import Tree
 
@@ -24,10 +24,9 @@ def make_erofs(plan: Plan, tools: Tools, tar: Path, image: Path) -> None:
 
 
 def make_fat(plan: Plan, tools: Tools, folder: Path, image: Path) -> None:
-    """The boot partition with what is in `folder`. Raises `InvalidInput` where it does not fit."""
+    """The boot partition with what is in `folder`. Raises `InvalidInput` where that and an update do not fit."""
     partition = plan.partitions["boot"]
-    content = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    _check_room("boot", content, partition)
+    _check_room("boot", _content(folder) + _content(folder / FIRST_SLOT), partition.size)
     date_all(folder, plan.base.epoch)
     with image.open("wb") as file:
         file.truncate(partition.size)
@@ -93,7 +92,7 @@ def assemble(
         for place in places:
             image = images.get(place.partition.name)
             if image:
-                _check_room(place.partition.name, image.stat().st_size, place.partition, place.size)
+                _check_room(place.partition.name, image.stat().st_size, place.size)
                 copy_sparse(image, file.fileno(), place.start)
 
 
@@ -129,8 +128,12 @@ def _write_bios(disk: int, bios: tuple[bytes, bytes], gap: int) -> None:
     os.pwrite(disk, core, SECTOR)
 
 
-def _check_room(name: str, needed: int, partition: Partition, room: int | None = None) -> None:
-    room = room or partition.size
+def _content(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _check_room(name: str, needed: int, room: int) -> None:
     if needed > room:
         raise InvalidInput(
             f"{name} needs {needed / 1e6:.0f} MB, and its partition has {room / 1e6:.0f} MB",

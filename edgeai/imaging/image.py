@@ -24,7 +24,7 @@ from edgeai.imaging.tree import Tree
 from edgeai.imaging.wheels import lock_path, make_wheels
 from edgeai.recipe import recipes_folder
 
-ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE, SYSTEM_FOLDER = "root.erofs", "boot.fat", "data.ext4", "system"
+ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE = "root.erofs", "boot.fat", "data.ext4"
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ def _site(stages: Stages, plan: Plan, tools: Tools, downloaded: Path) -> Path:
     source = Path(edgeai.__file__).parent
     inputs = {
         "wheels": downloaded.name,
-        "edgeai": tree_digest(source, leave_out=("__pycache__",)),
+        "edgeai": tree_digest(source, leave_out=("__pycache__", *plan.base.wheels.build_half)),
         "recipes": tree_digest(recipes_folder()),
         "settings": plan.base.wheels.model_dump(mode="json"),
+        "tools": tools.root.parent.name,
         "code": code_digest(wheels, root),
     }
     return stages.make("site", inputs, lambda folder: make_site(plan, tools, downloaded, folder))
@@ -84,6 +85,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         "plan": [plan.base.model_dump(mode="json"), plan.board.model_dump(mode="json"), plan.enabled, plan.masked],
         "partitions": plan.partitions.model_dump(mode="json"),
         "version": wanted.version,
+        "tools": tools.root.parent.name,
         "trusted": wanted.trusted and wanted.trusted.decode(),
         "code": code_digest(root, boot, disk, tree_module),
     }
@@ -101,7 +103,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         make_erofs(plan, tools, work / "root.tar", folder / ROOT_IMAGE)
         shutil.rmtree(work)
 
-    return stages.make(f"{SYSTEM_FOLDER}-{plan.board_name}", inputs, make)
+    return stages.make(f"system-{plan.board_name}", inputs, make)
 
 
 def _disk(
@@ -111,6 +113,7 @@ def _disk(
         "system": system.name,
         "firmware": firmware.name if firmware else None,
         "models": models.name,
+        "tools": tools.root.parent.name,
         "boot": tree_digest(plan.folder / "boot"),
         "code": code_digest(boot, disk, tree_module),
     }
