@@ -91,6 +91,7 @@ def import_model(
         aliases = _set_aliases(home, own_aliases(info, manifest.name))
         keep_head(package, home, bundle.head)
         shutil.rmtree(folder)
+        _forget_others(folder)
     tally = assembly.tally
     return Imported(
         package,
@@ -196,12 +197,29 @@ def _incoming(home: Path, name: str, digest: str) -> Iterator[Path]:
     parent = home / INCOMING_FOLDER
     folder = parent / f"{name}-{digest[:_DIGEST_LETTERS]}"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(_locked(folder))
         except BlockingIOError:
             raise InvalidInput(f"{name} is being imported already", "wait until that is done") from None
         yield folder
+
+
+def _forget_others(folder: Path) -> None:
+    """Remove what was begun and given up of other versions of the model."""
+    name, _, digest = folder.name.rpartition("-")
+    for path in folder.parent.glob(f"{name}-{'?' * len(digest)}"):
+        if path.is_dir():
+            with contextlib.suppress(BlockingIOError), _locked(path):
+                shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError where somebody else has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(descriptor)

@@ -169,6 +169,18 @@ def test_a_bundle_that_contradicts_its_package_is_refused(
     assert Store(clinic).names() == ()
 
 
+def test_what_was_given_up_of_an_older_version_is_removed(bundle: Path, school: Path, clinic: Path) -> None:
+    cut = bundle.with_name("cut")
+    cut.write_bytes(bundle.read_bytes()[:-50_000])
+    with pytest.raises(BundleError):
+        take(cut, clinic)
+    assert len(list((clinic / INCOMING_FOLDER).iterdir())) == 1
+    newer = write_package(school / "models" / "small", weights_bin=noise(200_000, 4))
+    export_model(newer, school, bundle, [])
+    take(bundle, clinic)
+    assert list((clinic / INCOMING_FOLDER).iterdir()) == []
+
+
 def test_another_import_of_it_is_told(bundle: Path, clinic: Path) -> None:
     with Bundle.open(str(bundle)) as opened:
         fetch = opened.chunks
