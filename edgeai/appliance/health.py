@@ -1,0 +1,89 @@
+"""A system that is tried after an update proves itself by answering, or the board goes back to the one before.
+
+Only then: a system that was good stays, whatever happens to it, for there may be nothing better in the other slot.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgeai.appliance.boot_partition import writable
+from edgeai.appliance.slots import open_slots
+
+HEALTHY_WITHIN_SECONDS = 900  # slow boards read a model for minutes
+BETWEEN_SECONDS = 2
+ADDRESS = ("127.0.0.1", 80)
+EDGEAI = "/usr/bin/edgeai"
+KEY_NAME = "health"
+QUESTION = {"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 8, "temperature": 0}
+
+
+def get_ready() -> bool:
+    """Whether the server has loaded its model."""
+    return _ask("GET", "/health/ready")[0] == http.HTTPStatus.OK
+
+
+def answers() -> bool:
+    """Whether it answers a question, with a key that is there for so long."""
+    key = json.loads(_edgeai("keys", "create", KEY_NAME, "--scope", "chat", "--days", "0.05", "--json"))["key"]
+    try:
+        status, document = _ask("POST", "/v1/chat/completions", QUESTION, key)
+    finally:
+        _edgeai("keys", "revoke", KEY_NAME)
+    if status != http.HTTPStatus.OK:
+        print(f"the server refused a question with {status}: {document}", file=sys.stderr)
+        return False
+    return bool(document["choices"][0]["message"]["content"].strip())
+
+
+def healthy(within_seconds: float, checks: tuple[Callable[[], bool], ...] = (get_ready, answers)) -> bool:
+    """Whether all checks hold in time, tried again until then."""
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
+        try:
+            if all(check() for check in checks):
+                return True
+        except (OSError, http.client.HTTPException, ValueError, KeyError, subprocess.CalledProcessError) as error:
+            print(f"not yet: {error}", file=sys.stderr)
+        time.sleep(BETWEEN_SECONDS)
+    return False
+
+
+def main() -> None:
+    """Commit the running system, or start the board again."""
+    slots = open_slots()
+    if not slots.status().on_trial:
+        return
+    if healthy(HEALTHY_WITHIN_SECONDS):
+        with writable(slots.boot):
+            slots.commit()
+        print(f"slot {slots.current()} is good")
+        return
+    print(f"slot {slots.current()} is not healthy: back to the other one", file=sys.stderr)
+    subprocess.run(["systemctl", "reboot"], check=True)
+
+
+def _ask(method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(*ADDRESS, timeout=120)
+    try:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read() or b"null")
+    finally:
+        connection.close()
+
+
+def _edgeai(*arguments: str) -> str:
+    command = ["setpriv", "--reuid=edgeai", "--regid=edgeai", "--clear-groups", EDGEAI, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

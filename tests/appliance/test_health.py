@@ -1,0 +1,42 @@
+"""Health: what is asked, for how long, and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeai.appliance import health
+from tests.appliance.boot_folders import make_boot, running
+
+
+def test_checks_are_tried_again_until_all_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "BETWEEN_SECONDS", 0)
+    answers = iter([False, True, True])
+
+    def refusing() -> bool:
+        if not next(answers):
+            raise ConnectionRefusedError
+        return True
+
+    assert health.healthy(60, (refusing, lambda: True))
+    assert not health.healthy(0, (lambda: True,))
+
+
+@pytest.mark.parametrize(("slot", "well", "good", "commands"), [
+    ("a", False, "a", []),
+    ("b", True, "b", []),
+    ("b", False, "a", [["systemctl", "reboot"]]),
+])  # fmt: skip
+def test_a_trial_is_committed_or_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: str, well: bool, good: str, commands: list[list[str]]
+) -> None:
+    boot = make_boot(tmp_path / "boot", "grub")
+    running(boot, "a").try_once("b")
+    slots = running(boot, "b" if slot == "b" else "a")
+    seen: list[list[str]] = []
+    monkeypatch.setattr(health, "open_slots", lambda: slots)
+    monkeypatch.setattr(health, "healthy", lambda seconds: well)
+    monkeypatch.setattr(health.subprocess, "run", lambda command, check: seen.append(command))
+    health.main()
+    assert (slots.status().good, seen) == (good, commands)
