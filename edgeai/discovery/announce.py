@@ -30,12 +30,15 @@ class Announcement:
     port: int
     addresses: tuple[str, ...] | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    suffix: str | None = None  # of this machine alone, for when another one has the name
 
     @classmethod
-    def of(cls, name: str | None, host: str, port: int, properties: Mapping[str, str]) -> Announcement:
+    def of(
+        cls, name: str | None, host: str, port: int, properties: Mapping[str, str], suffix: str | None = None
+    ) -> Announcement:
         """Of a server that listens on `host`; without a `name` the machine's own."""
         addresses = None if is_wildcard(host) else (host,)
-        return cls(host_label(name or socket.gethostname()), port, addresses, properties)
+        return cls(host_label(name or socket.gethostname()), port, addresses, properties, suffix)
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def announced(announcement: Announcement) -> Iterator[str | None]:
         _check_ours(address)
     zeroconf = Zeroconf(interfaces=list(addresses))
     try:
-        name = free_name(zeroconf, announcement.name, addresses)
+        name = free_name(zeroconf, announcement.name, addresses, announcement.suffix)
         for service in services(replace(announcement, name=name)):
             zeroconf.register_service(service, allow_name_change=True)
         log.info("announced as %s.local", name)
@@ -119,10 +122,10 @@ def services(announcement: Announcement) -> list[ServiceInfo]:
     ]
 
 
-def free_name(zeroconf: Zeroconf, wished: str, own: Iterable[str]) -> str:
-    """`wished`, or with the first number behind it under which no other machine answers."""
-    for number in range(1, NAMES):
-        name = wished if number == 1 else f"{wished[: LABEL - 3]}-{number}"
+def free_name(zeroconf: Zeroconf, wished: str, own: Iterable[str], suffix: str | None = None) -> str:
+    """`wished`, or with `suffix` or the first number behind it under which no other machine answers."""
+    behind = [*([suffix] if suffix else []), *map(str, range(2, NAMES))]
+    for name in [wished, *(f"{wished[: LABEL - 1 - len(each)]}-{each}" for each in behind)]:
         resolver = AddressResolver(f"{name}.local.")
         resolver.request(zeroconf, 1000)
         if set(resolver.parsed_addresses()) <= set(own):

@@ -20,7 +20,9 @@ def announcing(settings: ServerSettings, listener: socket.socket, *, tls: bool =
     wanted = settings.announce if settings.announce is not None else not ipaddress.ip_address(host).is_loopback
     if not wanted:
         return nullcontext()
+    from edgeai.appliance.serial import serial_suffix
     from edgeai.discovery.announce import Announcement
     from edgeai.discovery.announce import announcing as announce
 
-    return announce(Announcement.of(settings.name, host, port, {"version": __version__, "tls": "1" if tls else "0"}))
+    properties = {"version": __version__, "tls": "1" if tls else "0"}
+    return announce(Announcement.of(settings.name, host, port, properties, serial_suffix()))

@@ -74,6 +74,7 @@ def test_two_boards_of_one_name_are_told_apart() -> None:
         zeroconf = Zeroconf(interfaces=list(HERE))
         try:
             assert free_name(zeroconf, "edgeai-test-twin", ELSEWHERE) == "edgeai-test-twin-2"
+            assert free_name(zeroconf, "edgeai-test-twin", ELSEWHERE, "b7c1") == "edgeai-test-twin-b7c1"
             assert free_name(zeroconf, "edgeai-test-twin", HERE) == first == "edgeai-test-twin"
         finally:
             zeroconf.close()
