@@ -37,6 +37,9 @@ def facts(url: str, said: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "load", f"{device['load']:.2f}"
     if device["celsius"] is not None:
         yield "temperature", f"{device['celsius']:.0f} °C"
+    if written := said["card"]["written_bytes"]:
+        day = max(written)
+        yield "card", f"{_mib(written[day])} written on {day}"
 
 
 def _mib(size: int) -> str:

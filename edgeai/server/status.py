@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from edgeai import __version__
+from edgeai.appliance.card_writes import read_card_writes
 from edgeai.device.power_governor import PowerGovernor
 from edgeai.device.profile import Memory, read_memory
 from edgeai.engine.governor import REFUSING
@@ -146,6 +147,7 @@ def _status(models: ModelPool, power: PowerGovernor, memory: Memory, uptime: flo
         "counts": asdict(counts),
         "memory": _memory(memory, worst(stats)),
         "device": {**device_state(power, counts.generated_tokens), "load": os.getloadavg()[0]},
+        "card": {"written_bytes": read_card_writes().days},  # by day; of boards that were started from an image
     }
 
 
