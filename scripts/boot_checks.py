@@ -1,0 +1,233 @@
+"""What is proved of an image by booting it. Each check finds the machine off, and leaves it off or to the next one."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from boot_machine import MAC, Machine, write_to_boot
+from boot_silence import sent
+
+QUESTION = "Why is the sky blue?"
+IDLE_SECONDS = 60
+BROKEN = "init=/nonexistent"  # what a system is started with that cannot start
+COPY_TO_B = """set -e
+mount -o remount,rw /boot/firmware
+dd if=/dev/disk/by-partuuid/ed9ea100-02 of=/dev/disk/by-partuuid/ed9ea100-03 bs=4M conv=fsync status=none
+rm -rf /boot/firmware/b && cp -r /boot/firmware/a /boot/firmware/b
+for file in /boot/firmware/b/cmdline.*; do sed -i "s/ed9ea100-02/ed9ea100-03/; s/slot=a/slot=b {further}/" $file; done
+sync
+"""
+KEEP = """set -e
+echo {number} >/data/keep-new
+sync /data/keep-new
+mv /data/keep-new /data/keep
+sync
+(while :; do dd if=/dev/urandom of=/data/filler bs=1M count=8 conv=fsync; done) >/dev/null 2>&1 &
+"""
+IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
+TRY_B = f"{IN_PYTHON} 'from edgeai.appliance.slots import open_slots; open_slots().try_once(\"b\")'; sync"
+STATUS = (
+    f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"
+    " print(json.dumps(dataclasses.asdict(open_slots().status())))'"
+)
+# What a program of the board, root's even, may not send: a name look-up, the time, a connection.
+ATTEMPTS = """
+import socket
+UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
+for kind, port in ((UDP, 53), (UDP, 123), (TCP, 53), (TCP, 80), (TCP, 443)):
+    for address in ("10.0.2.2", "10.0.2.3", "192.0.2.1"):
+        with socket.socket(socket.AF_INET, kind) as trial:
+            trial.settimeout(2)
+            try:
+                trial.connect((address, port))
+                trial.send(b"x")
+                print("sent to", address, port)
+            except OSError:
+                pass
+"""
+
+
+@dataclass
+class Lab:
+    """The machine, what was found, and what did not hold."""
+
+    machine: Machine
+    cuts: int
+    seed: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, names: list[str]) -> None:
+        """All checks of these names; one that fails does not keep the next from being tried."""
+        for name in names:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                CHECKS[name](self)
+            except (OSError, RuntimeError, AssertionError, ValueError) as error:
+                self.failures.append(f"{name}: {error}")
+                print(f"{name} FAILED: {error}", file=sys.stderr, flush=True)
+            self.machine.cut()
+
+    def note(self, name: str, value: Any) -> None:
+        """A figure, also told at once: a long run may be cut."""
+        self.figures[name] = value
+        print(f"  {name}: {value}", file=sys.stderr, flush=True)
+
+    def table(self) -> str:
+        """Figures as Markdown, and failures below."""
+        lines = ["| what | seen |", "|---|---|", *(f"| {name} | {value} |" for name, value in self.figures.items())]
+        return "\n".join([*lines, *(f"FAILED: {failure}" for failure in self.failures)])
+
+    def start_with_key(self) -> None:
+        """Switch the machine on with the key of this run on its boot partition, and wait until it is ready."""
+        public = self.machine.key.with_suffix(".pub").read_text().strip()
+        user_data = f"#cloud-config\nhostname: boot-image\nusers:\n- name: tester\n  ssh_authorized_keys: [{public}]\n"
+        write_to_boot(self.machine.disk, {"user-data": user_data}, ["mcopy"])
+        self.machine.start()
+        self.machine.ready_after()
+        self.machine.await_ssh()
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise RuntimeError with what did not hold."""
+    if not holds:
+        raise RuntimeError(message)
+
+
+def ask(machine: Machine) -> str:
+    """An answer, by OpenAI's own client and the board's first key."""
+    from openai import OpenAI
+
+    key = machine.run("cat /data/edgeai/first-key.txt").strip()
+    timeout = 120 * machine.patience
+    client = OpenAI(
+        base_url=f"http://127.0.0.1:{machine.ports['http']}/v1", api_key=key, timeout=timeout, max_retries=0
+    )
+    model = client.models.list().data[0].id
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    answer = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=24)
+    text = answer.choices[0].message.content or ""
+    require(bool(text.strip()), "the model answered nothing")
+    return text.strip()
+
+
+def first_start(lab: Lab) -> None:
+    """A card as it was written: it gets ready, lets nobody in without a key, and not by SSH."""
+    lab.machine.start()
+    lab.note("first start, seconds to ready", round(lab.machine.ready_after(), 1))
+    require(lab.machine.status("/v1/models") == 401, "the API answers without a key")
+    require(not lab.machine.lets_in("ssh"), "SSH answers although no key was given")
+
+
+def answer(lab: Lab) -> None:
+    """The system as it should be, seen from inside, and an answer."""
+    machine = lab.machine
+    lab.start_with_key()
+    lab.note("later start, seconds to ready", round(time.monotonic() - machine.started, 1))
+    lab.note("answer", ask(machine).replace("\n", " ")[:100])
+    memory = dict(line.split(":") for line in machine.run("cat /proc/meminfo").splitlines())
+    for name in ("MemTotal", "MemAvailable"):
+        lab.note(f"{name} after an answer, MiB", int(memory[name].split()[0]) // 1024)
+    failed = machine.run("systemctl --failed --plain --no-legend --no-pager")
+    require(not failed.strip(), f"units have failed: {failed}")
+    mounts = machine.run("cat /proc/mounts /proc/swaps")
+    require(" / erofs ro" in mounts, f"the root is not read-only: {mounts}")
+    require("/dev/zram0" in mounts, f"there is no swap in memory: {mounts}")
+    size = int(machine.run("df -B1 --output=size /data | tail -n1"))
+    lab.note("data partition, of the card's bytes", f"{size} of {machine.disk.stat().st_size}")
+    require(size > 0.6 * machine.disk.stat().st_size, "the data partition did not grow")
+    lab.note("bytes written since the start", written(machine))
+    lab.note("host name", machine.run("uname -n").strip())
+    lab.note("slots", machine.run(STATUS).strip())
+
+
+def written(machine: Machine) -> int:
+    """Bytes that the machine wrote to its card since it started."""
+    return int(machine.run("cat /sys/class/block/vda/stat").split()[6]) * 512
+
+
+def silence(lab: Lab) -> None:
+    """Nothing leaves the machine but answers, its name and its request for an address; nor can it."""
+    machine = lab.machine
+    if machine.process is None:
+        lab.start_with_key()
+    came_through = machine.run(f"python3 - <<'END'\n{ATTEMPTS}\nEND")
+    require(not came_through.strip(), f"the firewall let through: {came_through}")
+    before = written(machine)
+    time.sleep(IDLE_SECONDS)
+    lab.note(f"bytes written in {IDLE_SECONDS} s of doing nothing", written(machine) - before)
+    machine.cut()
+    allowed, others = sent(machine.captures, MAC)
+    lab.note("frames sent", dict(allowed))
+    require(allowed["DHCP"] > 0, "the capture is empty: not even an address was asked for")
+    require(not others, f"sent without being asked: {dict(others)}")
+
+
+def rollback(lab: Lab) -> None:
+    """A system in slot b that cannot start is tried three times, and a is back; one that can becomes the good one."""
+    machine = lab.machine
+    lab.start_with_key()
+    machine.run(COPY_TO_B.format(further=BROKEN), within=300)
+    machine.run(TRY_B)
+    machine.run("systemctl reboot", check=False)
+    time.sleep(5)
+    started = time.monotonic()
+    machine.await_ssh(within=400)
+    machine.ready_after(within=400)
+    status = json.loads(machine.run(STATUS))
+    require((status["running"], status["good"], status["tries_left"]) == ("a", "a", 0), f"after a broken b: {status}")
+    lab.note("seconds from a broken b back to a", round(time.monotonic() - started))
+    machine.run(COPY_TO_B.format(further=""), within=300)
+    machine.run(TRY_B)
+    machine.run("systemctl reboot", check=False)
+    time.sleep(5)
+    machine.await_ssh(within=200)
+    deadline = time.monotonic() + 300 * machine.patience
+    while (status := json.loads(machine.run(STATUS)))["good"] != "b" and time.monotonic() < deadline:
+        time.sleep(2)
+    require((status["running"], status["good"], status["trying"]) == ("b", "b", None), f"after a good b: {status}")
+    lab.note("a healthy b was committed", json.dumps(status))
+    machine.run("sync")
+
+
+def power_cuts(lab: Lab) -> None:
+    """The power is cut at random moments of starting and serving; each next start gets ready and answers."""
+    rng = random.Random(lab.seed)  # noqa: S311
+    lab.note("seed", lab.seed)
+    lab.start_with_key()
+    usual = time.monotonic() - lab.machine.started
+    for number in range(1, lab.cuts + 1):
+        serving = number % 2 == 0
+        if serving:  # write while it is ready: an answer, keys, a file that is said to be safe
+            lab.machine.run(KEEP.format(number=number))
+            time.sleep(rng.uniform(0, 3))
+        else:
+            lab.machine.cut()
+            lab.machine.start()
+            time.sleep(rng.uniform(0, usual * 1.2))
+        lab.machine.cut()
+        lab.machine.start()
+        lab.machine.ready_after()
+        lab.machine.await_ssh()
+        kept = int(lab.machine.run("cat /data/keep 2>/dev/null || echo 0"))
+        require(kept == number - number % 2, f"cut {number}: what was said to be safe is lost: {kept}")
+        ask(lab.machine)
+        failed = lab.machine.run("systemctl --failed --plain --no-legend --no-pager")
+        require(not failed.strip(), f"cut {number}: units have failed: {failed}")
+        lab.figures["cuts survived"] = number
+        print(f"  cut {number} survived", file=sys.stderr, flush=True)
+
+
+CHECKS: dict[str, Callable[[Lab], None]] = {
+    "first-start": first_start,
+    "answer": answer,
+    "silence": silence,
+    "rollback": rollback,
+    "power-cuts": power_cuts,
+}

@@ -1,0 +1,58 @@
+"""Boots an image in QEMU and proves that it holds what it promises: boot_image.py QEMU IMAGE [--cuts N] [--only CHECK]
+
+A table of what was seen; exit code 1 if anything did not hold. See scripts/boot_image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from boot_checks import CHECKS, Lab
+from boot_machine import Emulator, Machine, copy_image, make_key
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("qemu", type=Path, help="where QEMU is unpacked")
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--architecture", choices=["amd64", "arm64"], default="amd64")
+    parser.add_argument("--firmware", choices=["bios", "uefi"], default="uefi")
+    parser.add_argument("--accelerator", default="kvm:tcg", help="QEMU's")
+    parser.add_argument("--card", type=int, default=4, help="size of the card in GiB")
+    parser.add_argument("--memory", type=int, default=1024, help="of the machine, in MiB")
+    parser.add_argument("--cuts", type=int, default=50, help="how often the power is cut")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies all time limits")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments at which power is cut")
+    parser.add_argument("--only", choices=CHECKS, action="append", help="this check; several times for several")
+    parser.add_argument("--json", type=Path, help="also write what was found there")
+    parser.add_argument("--work", type=Path, help="keep disk, console and captures there")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="edgeai-boot-") as name:
+        work = args.work or Path(name)
+        work.mkdir(parents=True, exist_ok=True)
+        for old in work.glob("*"):
+            old.unlink()
+        disk = work / "card.img"
+        copy_image(args.image, disk, args.card << 30)
+        emulator = Emulator(args.qemu, args.architecture, args.firmware, args.accelerator, args.memory)
+        machine = Machine(emulator, disk, work, make_key(work), args.patience)
+        lab = Lab(machine, args.cuts, args.seed)
+        try:
+            lab.run(args.only or list(CHECKS))
+        finally:
+            machine.cut()
+    print(lab.table())
+    if args.json:
+        args.json.write_text(
+            json.dumps({"seed": args.seed, "figures": lab.figures, "failures": lab.failures}, indent=1)
+        )
+    sys.exit(bool(lab.failures))
+
+
+if __name__ == "__main__":
+    main()

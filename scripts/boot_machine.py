@@ -1,0 +1,188 @@
+"""An emulated machine with a copy of an image as its disk: started, asked over HTTP and SSH, and cut off the power."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SECTOR = 512
+MAC = bytes.fromhex("525400123456")  # QEMU's first network card
+PORTS = {"http": 80, "ssh": 22}
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """QEMU, unpacked from Debian's packages under `folder`. `accelerator` is QEMU's: "kvm:tcg" takes what there is."""
+
+    folder: Path
+    architecture: str  # amd64 or arm64
+    firmware: str  # bios or uefi
+    accelerator: str
+    memory_mib: int = 1024
+
+    def command(self, disk: Path, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
+        """How QEMU is called. Its own loader and libraries are used: they are newer than this machine's may be."""
+        libraries = self.folder / "usr/lib/x86_64-linux-gnu"
+        program = "qemu-system-x86_64" if self.architecture == "amd64" else "qemu-system-aarch64"
+        forwarded = ",".join(f"hostfwd=tcp:127.0.0.1:{ports[name]}-:{port}" for name, port in PORTS.items())
+        return [
+            *(str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries)),
+            str(self.folder / "usr/bin" / program),
+            *("-L", str(self.folder / "usr/share/qemu"), "-L", str(self.folder / "usr/share/seabios")),
+            *self._machine(work),
+            *("-smp", "2", "-m", str(self.memory_mib), "-display", "none", "-monitor", "none"),
+            *("-serial", f"file:{serial}", "-no-user-config"),
+            *("-drive", f"file={disk},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card"),
+            # The capture has what the guest sends into the network, whoever it is for.
+            *(
+                "-netdev",
+                f"user,id=net,{forwarded}",
+                "-device",
+                f"virtio-net-pci,netdev=net,mac={MAC.hex(':')},romfile=",
+            ),
+            *("-object", f"filter-dump,id=dump,netdev=net,file={capture}"),
+        ]
+
+    def _machine(self, work: Path) -> list[str]:
+        if self.architecture == "arm64":
+            code, variables = "AAVMF/AAVMF_CODE.no-secboot.fd", "AAVMF/AAVMF_VARS.fd"
+            machine = ["-M", "virt", "-cpu", "cortex-a72", "-device", "i6300esb"]
+        else:
+            code, variables = "OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd"
+            machine = ["-M", f"q35,accel={self.accelerator}", "-cpu", "max", "-device", "i6300esb"]
+        if self.firmware == "bios":
+            return machine
+        stored = work / "uefi-variables.fd"
+        if not stored.exists():
+            stored.write_bytes((self.folder / "usr/share" / variables).read_bytes())
+        drive = "if=pflash,format=raw,unit="
+        flash = ["-drive", f"{drive}0,readonly=on,file={self.folder / 'usr/share' / code}"]
+        return [*machine, *flash, "-drive", f"{drive}1,file={stored}"]
+
+
+@dataclass
+class Machine:
+    """One machine with its disk. `patience` multiplies every time limit: emulation without KVM is slow."""
+
+    emulator: Emulator
+    disk: Path
+    work: Path
+    key: Path
+    patience: float = 1.0
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    captures: list[Path] = field(default_factory=list)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Switch it on."""
+        self.ports = {name: free_port() for name in PORTS}
+        self.captures.append(self.work / f"net-{len(self.captures)}.pcap")
+        serial = self.work / "serial.log"
+        command = self.emulator.command(self.disk, self.captures[-1], serial, self.ports, self.work)
+        with (self.work / "qemu.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.started = time.monotonic()
+
+    def cut(self) -> None:
+        """Cut the power: nothing that runs in it is told."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def ready_after(self, within: float = 180.0) -> float:
+        """Seconds from switching it on until it is ready. Raises TimeoutError with what its console said last."""
+        return self._await("/health/ready", within)
+
+    def _await(self, path: str, within: float) -> float:
+        deadline = time.monotonic() + within * self.patience
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise TimeoutError(f"QEMU has ended: {(self.work / 'qemu.log').read_text()[-800:]}")
+            if self.status(path) == http.HTTPStatus.OK:
+                return time.monotonic() - self.started
+            time.sleep(0.5)
+        console = (self.work / "serial.log").read_text(errors="replace")[-2000:]
+        raise TimeoutError(f"not ready after {within * self.patience:.0f} s; its console ends with:\n{console}")
+
+    def status(self, path: str) -> int | None:
+        """HTTP status of a page; None where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def lets_in(self, port: str) -> bool:
+        """Whether something answers behind a forwarded port: QEMU accepts at once, and hangs up where nobody does."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+    def run(self, script: str, *, within: float = 120.0, check: bool = True) -> str:
+        """What a shell script prints that runs there as root, by SSH. Raises RuntimeError where it fails."""
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20"]
+        command = ["ssh", "-i", str(self.key), "-p", str(self.ports["ssh"]), *(f"-o{one}" for one in options)]
+        done = subprocess.run(
+            [*command, "root@127.0.0.1", f"sh -c {shlex.quote(script)}"],
+            capture_output=True,
+            text=True,
+            timeout=within * self.patience,
+            stdin=subprocess.DEVNULL,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(
+                f"{script[:200]!r} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-1500:]}"
+            )
+        return done.stdout
+
+    def await_ssh(self, within: float = 120.0) -> None:
+        """Wait until it lets the holder of the key in."""
+        deadline = time.monotonic() + within * self.patience
+        while not self.lets_in("ssh"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody is let in by SSH, although there is a key")
+            time.sleep(0.5)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def make_key(folder: Path) -> Path:
+    """A pair of SSH keys for one run."""
+    path = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boot_image", "-f", str(path)], check=True)
+    return path
+
+
+def copy_image(image: Path, disk: Path, size: int) -> None:
+    """Write an image to a disk of `size` bytes, with holes where it has them."""
+    subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
+    os.truncate(disk, size)
+
+
+def write_to_boot(disk: Path, files: Mapping[str, str], tools: list[str]) -> None:
+    """Put files onto the boot partition, as people do on another computer. `tools` starts mtools' mcopy."""
+    start = int.from_bytes(disk.open("rb").read(SECTOR)[0x1BE + 8 : 0x1BE + 12], "little") * SECTOR
+    for name, text in files.items():
+        command = [*tools, "-o", "-i", f"{disk}@@{start}", "-", f"::{name}"]
+        subprocess.run(command, input=text.encode(), check=True)
