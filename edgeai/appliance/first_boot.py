@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgeai.appliance.serial import serial_suffix
 from edgeai.appliance.slots import BOOT_FOLDER
 
 DEFAULT_NAME = "edgeai"
+HOST_NAME_CHARACTERS = 63
 RUN = Path("/run/edgeai")
 NETWORKS = Path("/run/systemd/network")
 TIMESYNC = Path("/run/systemd/timesyncd.conf.d")
@@ -70,6 +72,21 @@ def with_saved(settings: BoardSettings, saved: BoardSettings) -> BoardSettings:
     )
 
 
+def copy_server_settings(boot: Path, run: Path) -> list[str]:
+    """Give the server its settings; what is wrong with them, where they cannot be read at all."""
+    source = boot / SERVER_SETTINGS
+    if not source.is_file():
+        return []
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+        tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return [f"{SERVER_SETTINGS} has no effect, it is not TOML: {error}"]
+    run.mkdir(parents=True, exist_ok=True)
+    _write(run / SERVER_SETTINGS, text)
+    return []
+
+
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
@@ -86,7 +103,7 @@ def _timezone(name: str | None, run: Path, zones: Path) -> list[str]:
 
 def apply(settings: BoardSettings) -> None:
     """Tell the running system. Raises OSError and CalledProcessError where it refuses."""
-    socket.sethostname(settings.hostname or DEFAULT_NAME)
+    socket.sethostname((settings.hostname or DEFAULT_NAME)[:HOST_NAME_CHARACTERS])
     subprocess.run(["nft", "-f", str(RUN / "open.nft")], check=True)
     if settings.ntp:
         TIMESYNC.mkdir(parents=True, exist_ok=True)
@@ -105,9 +122,7 @@ def prepare_data() -> None:
 def main() -> None:
     """Read, write, apply."""
     settings = with_saved(read_folder(BOOT_FOLDER), read_folder(SYSTEM_DATA))
-    write_settings(settings)
-    if (BOOT_FOLDER / SERVER_SETTINGS).is_file():
-        _write(RUN / SERVER_SETTINGS, (BOOT_FOLDER / SERVER_SETTINGS).read_text(encoding="utf-8-sig"))
+    write_settings(replace(settings, notes=(*settings.notes, *copy_server_settings(BOOT_FOLDER, RUN))))
     if os.path.ismount("/data"):
         prepare_data()
     apply(settings)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeai.appliance import network_files
 from edgeai.appliance.cloud_config import BoardSettings, Interface, WifiNetwork, checked_wifi, read_folder
-from edgeai.appliance.first_boot import write_settings
+from edgeai.appliance.first_boot import copy_server_settings, write_settings
 from edgeai.errors import InvalidInput
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8cX amina@clinic"
@@ -157,3 +157,21 @@ def test_ports_are_opened_for_what_was_asked_for(tmp_path: Path) -> None:
     assert (run / "wifi.conf").stat().st_mode & 0o777 == 0o600
     write_settings(BoardSettings(timezone="../../etc/passwd"), run, tmp_path / "networks", zones)
     assert "there is no time zone ../../etc/passwd" in (run / "notes").read_text()
+
+
+def test_server_settings_are_copied_unless_they_are_not_toml(tmp_path: Path) -> None:
+    boot, run = tmp_path / "boot", tmp_path / "run"
+    boot.mkdir()
+    assert copy_server_settings(boot, run) == []
+    (boot / "edgeai.toml").write_text('\ufeffname = "clinic"\n', encoding="utf-8")
+    assert copy_server_settings(boot, run) == []
+    assert (run / "edgeai.toml").read_text() == 'name = "clinic"\n'
+    (boot / "edgeai.toml").write_text("name = clinic")
+    assert "edgeai.toml has no effect, it is not TOML" in copy_server_settings(boot, run)[0]
+
+
+def test_the_files_of_a_new_image_ask_for_nothing() -> None:
+    people = Path(__file__).parents[2] / "images" / "boot" / "people"
+    assert read_folder(people) == BoardSettings()
+    lines = (people / "user-data").read_text().splitlines()
+    assert lines[0] == "#cloud-config"
