@@ -15,6 +15,7 @@ from boot_silence import sent
 
 QUESTION = "Why is the sky blue?"
 IDLE_SECONDS = 60
+ANSWERS = 10
 BROKEN = "init=/nonexistent"  # what a system is started with that cannot start
 COPY_TO_B = """set -e
 mount -o remount,rw /boot/firmware
@@ -142,7 +143,12 @@ def answer(lab: Lab) -> None:
     size = int(machine.run("df -B1 --output=size /data | tail -n1"))
     lab.note("data partition, of the card's bytes", f"{size} of {machine.disk.stat().st_size}")
     require(size > 0.6 * machine.disk.stat().st_size, "the data partition did not grow")
-    lab.note("bytes written since the start", written(machine))
+    before = written(machine)
+    lab.note("bytes written since the start", before)
+    for _ in range(ANSWERS):
+        ask(machine)
+    machine.run("sync")
+    lab.note(f"bytes written by {ANSWERS} further answers", written(machine) - before)
     lab.note("host name", machine.run("uname -n").strip())
     lab.note("slots", machine.run(STATUS).strip())
 
