@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--architecture", choices=["amd64", "arm64"], default="amd64")
     parser.add_argument("--firmware", choices=["bios", "uefi"], default="uefi")
-    parser.add_argument("--accelerator", default="kvm:tcg", help="QEMU's")
+    parser.add_argument("--accelerator", default="tcg", help="of QEMU: kvm is faster where it works")
     parser.add_argument("--card", type=int, default=4, help="size of the card in GiB")
     parser.add_argument("--memory", type=int, default=1024, help="of the machine, in MiB")
     parser.add_argument("--cuts", type=int, default=50, help="how often the power is cut")

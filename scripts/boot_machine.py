@@ -20,7 +20,7 @@ PORTS = {"http": 80, "ssh": 22}
 
 @dataclass(frozen=True)
 class Emulator:
-    """QEMU, unpacked from Debian's packages under `folder`. `accelerator` is QEMU's: "kvm:tcg" takes what there is."""
+    """QEMU, unpacked from Debian's packages under `folder`. `accelerator` is QEMU's: tcg or kvm."""
 
     folder: Path
     architecture: str  # amd64 or arm64
@@ -57,7 +57,17 @@ class Emulator:
             machine = ["-M", "virt", "-cpu", "cortex-a72", "-device", "i6300esb"]
         else:
             code, variables = "OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd"
-            machine = ["-M", f"q35,accel={self.accelerator}", "-cpu", "max", "-device", "i6300esb"]
+            # What a virtual machine of its own cannot pass on would end QEMU.
+            machine = [
+                "-M",
+                "q35",
+                "-accel",
+                self.accelerator,
+                "-cpu",
+                "max,arch-capabilities=off",
+                "-device",
+                "i6300esb",
+            ]
         if self.firmware == "bios":
             return machine
         stored = work / "uefi-variables.fd"

@@ -18,7 +18,7 @@ names = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
 values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 
 
-@given(st.dictionaries(names, values, max_size=6))
+@given(st.dictionaries(names, values, max_size=4))
 def test_a_block_is_read_as_it_was_written(variables: dict[str, str]) -> None:
     block = format_environment(variables)
     assert len(block) == 1024
