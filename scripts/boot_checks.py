@@ -21,7 +21,7 @@ COPY_TO_B = """set -e
 mount -o remount,rw /boot/firmware
 dd if=/dev/disk/by-partuuid/ed9ea100-02 of=/dev/disk/by-partuuid/ed9ea100-03 bs=4M conv=fsync status=none
 rm -rf /boot/firmware/b && cp -r /boot/firmware/a /boot/firmware/b
-for file in /boot/firmware/b/cmdline.*; do sed -i "s/ed9ea100-02/ed9ea100-03/; s/slot=a/slot=b {further}/" $file; done
+for file in /boot/firmware/b/cmdline.*; do sed -i "s|ed9ea100-02|ed9ea100-03|; s|slot=a|slot=b {further}|" $file; done
 sync
 """
 KEEP = """set -e
@@ -32,7 +32,11 @@ sync
 (while :; do dd if=/dev/urandom of=/data/filler bs=1M count=8 conv=fsync; done) >/dev/null 2>&1 &
 """
 IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
-TRY_B = f"{IN_PYTHON} 'from edgeai.appliance.slots import open_slots; open_slots().try_once(\"b\")'; sync"
+TRY_B = f"""{IN_PYTHON} '
+from edgeai.appliance.boot_partition import writable
+from edgeai.appliance.slots import open_slots
+with writable():
+    open_slots().try_once("b")'"""
 STATUS = (
     f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"
     " print(json.dumps(dataclasses.asdict(open_slots().status())))'"
@@ -181,19 +185,14 @@ def rollback(lab: Lab) -> None:
     lab.start_with_key()
     machine.run(COPY_TO_B.format(further=BROKEN), within=300)
     machine.run(TRY_B)
-    machine.run("systemctl reboot", check=False)
-    time.sleep(5)
     started = time.monotonic()
-    machine.await_ssh(within=400)
-    machine.ready_after(within=400)
+    machine.restart(within=600)
     status = json.loads(machine.run(STATUS))
     require((status["running"], status["good"], status["tries_left"]) == ("a", "a", 0), f"after a broken b: {status}")
     lab.note("seconds from a broken b back to a", round(time.monotonic() - started))
     machine.run(COPY_TO_B.format(further=""), within=300)
     machine.run(TRY_B)
-    machine.run("systemctl reboot", check=False)
-    time.sleep(5)
-    machine.await_ssh(within=200)
+    machine.restart(within=300)
     deadline = time.monotonic() + 300 * machine.patience
     while (status := json.loads(machine.run(STATUS)))["good"] != "b" and time.monotonic() < deadline:
         time.sleep(2)

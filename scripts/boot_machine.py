@@ -126,7 +126,7 @@ class Machine:
 
     def status(self, path: str) -> int | None:
         """HTTP status of a page; None where nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=30)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -159,6 +159,18 @@ class Machine:
                 f"{script[:200]!r} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-1500:]}"
             )
         return done.stdout
+
+    def restart(self, within: float) -> None:
+        """Let it start again by itself, and wait until it lets the holder of the key in."""
+        identity = "cat /proc/sys/kernel/random/boot_id"
+        before = self.run(identity)
+        self.run("systemctl reboot", check=False)
+        deadline = time.monotonic() + within * self.patience
+        while self.run(identity, check=False) in ("", before):
+            if time.monotonic() > deadline:
+                console = (self.work / "serial.log").read_text(errors="replace")[-2000:]
+                raise TimeoutError(f"it did not come back; its console ends with:\n{console}")
+            time.sleep(2)
 
     def await_ssh(self, within: float = 120.0) -> None:
         """Wait until it lets the holder of the key in."""
