@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from subprocess import SubprocessError
 from typing import Any
 
 from boot_machine import MAC, Machine, write_to_boot
 from boot_silence import sent
+from openai import OpenAI, OpenAIError
 
 QUESTION = "Why is the sky blue?"
 IDLE_SECONDS = 60
@@ -74,7 +76,7 @@ class Lab:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
                 CHECKS[name](self)
-            except (OSError, RuntimeError, AssertionError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, SubprocessError, OpenAIError) as error:
                 self.failures.append(f"{name}: {error}")
                 print(f"{name} FAILED: {error}", file=sys.stderr, flush=True)
             self.machine.cut()
@@ -107,8 +109,6 @@ def require(holds: bool, message: str) -> None:
 
 def ask(machine: Machine) -> str:
     """An answer, by OpenAI's own client and the board's first key."""
-    from openai import OpenAI
-
     key = machine.run("cat /data/edgeai/first-key.txt").strip()
     timeout = 120 * machine.patience
     client = OpenAI(

@@ -146,6 +146,7 @@ class Machine:
     def run(self, script: str, *, within: float = 120.0, check: bool = True) -> str:
         """What a shell script prints that runs there as root, by SSH. Raises RuntimeError where it fails."""
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20"]
+        options += ["ServerAliveInterval=10", "ServerAliveCountMax=6"]
         command = ["ssh", "-i", str(self.key), "-p", str(self.ports["ssh"]), *(f"-o{one}" for one in options)]
         done = subprocess.run(
             [*command, "root@127.0.0.1", f"sh -c {shlex.quote(script)}"],
