@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from subprocess import SubprocessError
 from typing import Any
 
+from boot_guest import ACCESS_POINT, ATTEMPTS, BROKEN, COPY_TO_B, JOIN, KEEP, STATUS, TRY_B
 from boot_machine import MAC, Machine, write_to_boot
 from boot_silence import sent
 from openai import OpenAI, OpenAIError
@@ -18,46 +19,6 @@ from openai import OpenAI, OpenAIError
 QUESTION = "Why is the sky blue?"
 IDLE_SECONDS = 60
 ANSWERS = 10
-BROKEN = "init=/nonexistent"  # what a system is started with that cannot start
-COPY_TO_B = """set -e
-mount -o remount,rw /boot/firmware
-dd if=/dev/disk/by-partuuid/ed9ea100-02 of=/dev/disk/by-partuuid/ed9ea100-03 bs=4M conv=fsync status=none
-rm -rf /boot/firmware/b && cp -r /boot/firmware/a /boot/firmware/b
-for file in /boot/firmware/b/cmdline.*; do sed -i "s|ed9ea100-02|ed9ea100-03|; s|slot=a|slot=b {further}|" $file; done
-sync
-"""
-KEEP = """set -e
-echo {number} >/data/keep-new
-sync /data/keep-new
-mv /data/keep-new /data/keep
-sync
-(while :; do dd if=/dev/urandom of=/data/filler bs=1M count=8 conv=fsync; done) >/dev/null 2>&1 &
-"""
-IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
-TRY_B = f"""{IN_PYTHON} '
-from edgeai.appliance.boot_partition import writable
-from edgeai.appliance.slots import open_slots
-with writable():
-    open_slots().try_once("b")'"""
-STATUS = (
-    f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"
-    " print(json.dumps(dataclasses.asdict(open_slots().status())))'"
-)
-# What a program of the board, root's even, may not send: a name look-up, the time, a connection.
-ATTEMPTS = """
-import socket
-UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
-for kind, port in ((UDP, 53), (UDP, 123), (TCP, 53), (TCP, 80), (TCP, 443)):
-    for address in ("10.0.2.2", "10.0.2.3", "192.0.2.1"):
-        with socket.socket(socket.AF_INET, kind) as trial:
-            trial.settimeout(2)
-            try:
-                trial.connect((address, port))
-                trial.send(b"x")
-                print("sent to", address, port)
-            except OSError:
-                pass
-"""
 
 
 @dataclass
@@ -91,11 +52,15 @@ class Lab:
         lines = ["| what | seen |", "|---|---|", *(f"| {name} | {value} |" for name, value in self.figures.items())]
         return "\n".join([*lines, *(f"FAILED: {failure}" for failure in self.failures)])
 
-    def start_with_key(self) -> None:
-        """Switch the machine on with the key of this run on its boot partition, and wait until it is ready."""
+    def start_with_key(self, **further: str) -> None:
+        """Switch the machine on with the key of this run on its boot partition, and wait until it is ready.
+
+        `further` files are written there as well; names have _ for -.
+        """
         public = self.machine.key.with_suffix(".pub").read_text().strip()
         user_data = f"#cloud-config\nhostname: boot-image\nusers:\n- name: tester\n  ssh_authorized_keys: [{public}]\n"
-        write_to_boot(self.machine.disk, {"user-data": user_data}, ["mcopy"])
+        files = {"user-data": user_data, **{name.replace("_", "-"): text for name, text in further.items()}}
+        write_to_boot(self.machine.disk, files, ["mcopy"])
         self.machine.start()
         self.machine.ready_after()
         self.machine.await_ssh()
@@ -179,6 +144,18 @@ def silence(lab: Lab) -> None:
     require(not others, f"sent without being asked: {dict(others)}")
 
 
+def access_point(lab: Lab) -> None:
+    """An access point that was asked for, on simulated radios: a client joins, gets an address, reaches the server."""
+    machine = lab.machine
+    lab.start_with_key(network_config=ACCESS_POINT)
+    seen = machine.run(JOIN, within=300)
+    require("offered 10.42.0." in seen, f"no address was offered: {seen}")
+    require('{"status":"ok"}' in seen, f"the server was not reached over Wi-Fi: {seen}")
+    lab.note("access point", seen.strip().replace("\n", ", "))
+    machine.run("sync")
+    write_to_boot(machine.disk, {"network-config": "# nothing\n"}, ["mcopy"])
+
+
 def rollback(lab: Lab) -> None:
     """A system in slot b that cannot start is tried three times, and a is back; one that can becomes the good one."""
     machine = lab.machine
@@ -233,6 +210,7 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
     "first-start": first_start,
     "answer": answer,
     "silence": silence,
+    "access-point": access_point,
     "rollback": rollback,
     "power-cuts": power_cuts,
 }
