@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from subprocess import SubprocessError
 from typing import Any
 
-from boot_guest import ACCESS_POINT, ATTEMPTS, BROKEN, COPY_TO_B, JOIN, KEEP, STATUS, TRY_B
-from boot_machine import MAC, Machine, write_to_boot
+from boot_guest import ACCESS_POINT, ATTEMPTS, BROKEN, COPY_TO_B, EXPORT, JOIN, KEEP, STATUS, TRY_B
+from boot_machine import MAC, Machine, make_stick, write_to_boot
 from boot_silence import sent
 from openai import OpenAI, OpenAIError
 
@@ -156,6 +156,24 @@ def access_point(lab: Lab) -> None:
     write_to_boot(machine.disk, {"network-config": "# nothing\n"}, ["mcopy"])
 
 
+def usb_stick(lab: Lab) -> None:
+    """A model in a signed bundle on a USB stick is installed at a start of a board that has none."""
+    machine = lab.machine
+    lab.start_with_key()
+    machine.run(EXPORT, within=300)
+    bundle = machine.work / "model.bundle"
+    machine.fetch("/data/model.bundle", bundle)
+    machine.run("rm -r /data/model.bundle /data/edgeai/models/*; sync")
+    machine.cut()
+    stick = machine.work / "stick.img"
+    make_stick(stick, [bundle])
+    machine.start(stick)
+    lab.note("USB stick, seconds from switching on to ready with its model", round(machine.ready_after(within=400), 1))
+    machine.await_ssh()
+    ask(machine)
+    machine.run("sync")
+
+
 def rollback(lab: Lab) -> None:
     """A system in slot b that cannot start is tried three times, and a is back; one that can becomes the good one."""
     machine = lab.machine
@@ -211,6 +229,7 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
     "answer": answer,
     "silence": silence,
     "access-point": access_point,
+    "usb-stick": usb_stick,
     "rollback": rollback,
     "power-cuts": power_cuts,
 }

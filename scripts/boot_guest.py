@@ -58,6 +58,13 @@ ip netns exec client ip addr add 10.42.0.200/24 dev wlan1
 ip netns exec client python3 -c 'import urllib.request as u
 print(u.urlopen("http://10.42.0.1/health/live", timeout=60).read().decode())'
 """
+EXPORT = """set -e
+export EDGEAI_HOME=/data/edgeai
+edgeai trust make-key /data/system/test-key
+edgeai trust add /data/system/test-key.pub
+edgeai export "$(ls /data/edgeai/models | head -n1)" /data/model.bundle --sign-with /data/system/test-key
+sync
+"""
 IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
 TRY_B = f"""{IN_PYTHON} '
 from edgeai.appliance.boot_partition import writable

@@ -92,12 +92,15 @@ class Machine:
     captures: list[Path] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
 
-    def start(self) -> None:
-        """Switch it on."""
+    def start(self, stick: Path | None = None) -> None:
+        """Switch it on, with a USB stick plugged in or without."""
         self.ports = {name: free_port() for name in PORTS}
         self.captures.append(self.work / f"net-{len(self.captures)}.pcap")
         serial = self.work / "serial.log"
         command = self.emulator.command(self.disk, self.captures[-1], serial, self.ports, self.work)
+        if stick is not None:
+            command += ["-drive", f"file={stick},format=raw,if=none,id=stick"]
+            command += ["-device", "qemu-xhci", "-device", "usb-storage,drive=stick"]
         with (self.work / "qemu.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.started = time.monotonic()
@@ -145,11 +148,8 @@ class Machine:
 
     def run(self, script: str, *, within: float = 120.0, check: bool = True) -> str:
         """What a shell script prints that runs there as root, by SSH. Raises RuntimeError where it fails."""
-        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20"]
-        options += ["ServerAliveInterval=10", "ServerAliveCountMax=6"]
-        command = ["ssh", "-i", str(self.key), "-p", str(self.ports["ssh"]), *(f"-o{one}" for one in options)]
         done = subprocess.run(
-            [*command, "root@127.0.0.1", f"sh -c {shlex.quote(script)}"],
+            self._ssh(f"sh -c {shlex.quote(script)}"),
             capture_output=True,
             text=True,
             timeout=within * self.patience,
@@ -160,6 +160,17 @@ class Machine:
                 f"{script[:200]!r} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-1500:]}"
             )
         return done.stdout
+
+    def _ssh(self, command: str) -> list[str]:
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20"]
+        options += ["ServerAliveInterval=10", "ServerAliveCountMax=6"]
+        how = ["-i", str(self.key), "-p", str(self.ports["ssh"]), *(f"-o{one}" for one in options)]
+        return ["ssh", *how, "root@127.0.0.1", command]
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file out of it."""
+        with target.open("wb") as file:
+            subprocess.run(self._ssh(f"cat {path}"), stdout=file, check=True, timeout=600 * self.patience)
 
     def restart(self, within: float) -> None:
         """Let it start again by itself, and wait until it lets the holder of the key in."""
@@ -201,6 +212,14 @@ def copy_image(image: Path, disk: Path, size: int) -> None:
     """Write an image to a disk of `size` bytes, with holes where it has them."""
     subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
     os.truncate(disk, size)
+
+
+def make_stick(stick: Path, files: list[Path]) -> None:
+    """A USB stick's content: a FAT file system with these files in its top folder."""
+    stick.unlink(missing_ok=True)
+    size = sum(path.stat().st_size for path in files) + (16 << 20)
+    subprocess.run(["mformat", "-C", "-T", str(size // SECTOR), "-i", str(stick), "::"], check=True)
+    subprocess.run(["mcopy", "-i", str(stick), *map(str, files), "::"], check=True)
 
 
 def write_to_boot(disk: Path, files: Mapping[str, str], tools: list[str]) -> None:
