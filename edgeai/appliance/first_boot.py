@@ -28,6 +28,7 @@ TIMESYNC = Path("/run/systemd/timesyncd.conf.d")
 ZONES = Path("/usr/share/zoneinfo")
 SET_UP_WANTED = "set-up-wanted"  # no Wi-Fi is known: edgeai-setup-page.service starts where there is Wi-Fi
 SERVER_SETTINGS = "edgeai.toml"
+TRUSTED = Path("/data/keys")  # public keys of those who may sign models
 OWNED = Path("/data/edgeai")
 OWNER = "edgeai"
 
@@ -114,6 +115,7 @@ def apply(settings: BoardSettings) -> None:
 def prepare_data() -> None:
     """Folders of the data partition, and the time of the last stop, for boards that have no clock."""
     SYSTEM_DATA.mkdir(mode=0o711, exist_ok=True)  # the server tells what is written to the card
+    TRUSTED.mkdir(mode=0o755, exist_ok=True)
     OWNED.mkdir(mode=0o700, exist_ok=True)
     shutil.chown(OWNED, OWNER, OWNER)
     restore_clock(time.time())
