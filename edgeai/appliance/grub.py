@@ -22,7 +22,7 @@ SIGNATURE = b"# GRUB Environment Block\n"
 TRIES = 3  # the power may fail during a trial as well: one start is too few to blame the system for
 _TO_ESCAPE = re.compile(r"([\\\n])")
 _ESCAPED = re.compile(rb"(?s)\\(.)")
-_LINE = re.compile(rb"([^=\\\n]+)=((?:[^\\\n]|\\[\\\n])*)\n")
+_LINE = re.compile(rb"#[^\n]*(?:\n|$)|([^=#\\\n][^=\\\n]*)=((?:[^\\\n]|\\[\\\n])*)\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,11 @@ def parse_environment(block: bytes, where: Path) -> dict[str, str]:
     """The variables of an environment block. Raises `StateDamaged`."""
     if len(block) != BLOCK_BYTES or not block.startswith(SIGNATURE):
         raise StateDamaged(f"{where} is not GRUB's environment block", "write the image to the card again")
-    content = re.sub(rb"(?m)^#.*$\n?", b"", block)
-    if _LINE.sub(b"", content):
+    lines = list(_LINE.finditer(block))
+    if b"".join(line[0] for line in lines) != block:
         raise StateDamaged(f"{where} has lines that are not NAME=VALUE", "write the image to the card again")
-    return {
-        name.decode(): re.sub(rb"\\(.)", rb"\1", value, flags=re.DOTALL).decode()
-        for name, value in _LINE.findall(content)
-    }
+    found = [line.groups() for line in lines if line[1] is not None]
+    return {name.decode(): _ESCAPED.sub(rb"\1", value).decode() for name, value in found}
 
 
 def format_environment(values: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeai.appliance.grub import Grub, format_environment, new_environment, parse_environment
@@ -19,6 +19,7 @@ values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0
 
 
 @given(st.dictionaries(names, values, max_size=4))
+@example({"a": "\n#", "b": "\\"})
 def test_a_block_is_read_as_it_was_written(variables: dict[str, str]) -> None:
     block = format_environment(variables)
     assert len(block) == 1024
