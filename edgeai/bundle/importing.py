@@ -22,7 +22,7 @@ from edgeai.bundle.models import ADAPTERS_FOLDER, ModelInfo, keep_head, own_alia
 from edgeai.bundle.reader import Bundle
 from edgeai.errors import BundleError, InvalidInput, NotFound, PackageError, Untrusted
 from edgeai.package import adapters, durable
-from edgeai.package.adapters import AdapterStore
+from edgeai.package.adapters import AdapterStore, open_adapter
 from edgeai.package.aliases import AliasFile
 from edgeai.package.manifest import MANIFEST_NAME
 from edgeai.package.package import Package
@@ -84,10 +84,15 @@ def import_model(
                 assembly.reuse(_seeds(store, manifest, places.values()))
             assembly.fetch(bundle)
             assembly.verify()
+        package = _checked(manifest, info, folder) if MANIFEST_NAME in needed else Package.open(target)
+        came = [name for name in names if (folder / ADAPTERS_FOLDER / name).is_dir()]
+        for name in came:
+            open_adapter(package, name, folder / ADAPTERS_FOLDER / name)
         if MANIFEST_NAME in needed:
-            _publish(store, manifest, info, folder, target)
+            _publish(store, package.path, target)
         package = Package.open(target)
-        _publish_adapters(package, home, folder, names)
+        for name in came:
+            AdapterStore(home).adopt(package, name, folder / ADAPTERS_FOLDER / name)
         aliases = _set_aliases(home, own_aliases(info, manifest.name))
         keep_head(package, home, bundle.head)
         shutil.rmtree(folder)
@@ -147,26 +152,21 @@ def _seeds(store: Store, manifest: Manifest, places: Collection[FileRecord]) -> 
                 yield Seed(path, record)
 
 
-def _publish(store: Store, manifest: Manifest, info: ModelInfo, folder: Path, target: Path) -> None:
-    """Move the package to its place, if it is what the bundle says. Raises `PackageError`, `BundleError`."""
-    source = folder / _PACKAGE
-    package = Package.open(source)
+def _checked(manifest: Manifest, info: ModelInfo, folder: Path) -> Package:
+    """The package that came, if it is what the bundle says. Raises `PackageError`, `BundleError`."""
+    package = Package.open(folder / _PACKAGE)
     records = {name: record.sha256 for name, record in manifest.files.items() if "/" not in name}
     expected = {name: entry.sha256 for name, entry in package.manifest.files.items()} | {MANIFEST_NAME: package.digest}
     told = (manifest.name, info.target, info.digest, info.licence)
     if records != expected or told != (package.name, package.manifest.target, package.digest, package.manifest.licence):
         raise BundleError("the bundle is not of the package that it holds", "it was written by something else")
+    return package
+
+
+def _publish(store: Store, source: Path, target: Path) -> None:
     with store.locked():
         check_replaceable(target)
         durable.publish_folder(source, target)
-
-
-def _publish_adapters(package: Package, home: Path, folder: Path, names: Collection[str]) -> None:
-    """Move the adapters that came to their places. Raises `PackageError`, `BundleError`."""
-    for name in names:
-        source = folder / ADAPTERS_FOLDER / name
-        if source.is_dir():
-            AdapterStore(home).adopt(package, name, source)
 
 
 def _set_aliases(home: Path, aliases: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError
 from edgeai.bundle.head import Head
 from edgeai.bundle.manifest import Manifest
 from edgeai.bundle.writer import Contents, describe, save
-from edgeai.errors import BundleError
+from edgeai.errors import BundleError, PackageError
 from edgeai.package import adapters, durable
 from edgeai.package.adapters import SEPARATOR, AdapterStore, InstalledAdapter
 from edgeai.package.aliases import AliasFile
@@ -119,6 +120,8 @@ def export_model(
     """
     package.verify(progress)
     parts = Parts.of(package, home)
+    for adapter in parts.adapters:
+        adapter.load()
     head = Head.sign(describe(parts.contents, progress), keys)
     save(target, head, parts.files, progress)
     if keys:
@@ -129,15 +132,19 @@ def export_model(
 def head_of(parts: Parts, home: Path, progress: Progress = silent) -> Head:
     """The head of a model's bundle: the one that was signed or imported if it still is of these files, or a new one.
 
-    A new one takes a reading of all files, and is kept.
+    A new one takes a reading of all files, and is kept where this user may write. Raises `PackageError` for a model
+    that is damaged.
     """
     kept = _kept_path(parts.package, home)
-    if kept.is_file():
+    with contextlib.suppress(BundleError, OSError):  # whatever is wrong with what was kept, a new one is right
         head = Head.parse(kept.read_bytes())
         if parts.match(head):
             return head
     head = Head.sign(describe(parts.contents, progress), ())
-    keep_head(parts.package, home, head)
+    if not parts.match(head):
+        raise PackageError(f"{parts.package.name} is damaged", "`edgeai verify` says what of it")
+    with contextlib.suppress(PermissionError):  # a server may not own its home
+        keep_head(parts.package, home, head)
     return head
 
 

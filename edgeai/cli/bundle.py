@@ -134,10 +134,10 @@ def remove(name: Annotated[str, typer.Argument(help="The key's name or fingerpri
 
 
 def _address(location: str, board: str | None, key: str | None) -> tuple[str, dict[str, str]]:
-    """Where the bundle is, and what to tell its host."""
+    """Where the bundle is, and what to tell its host. A board's key is told to that board and to no mirror."""
+    if board is None or "/" in location or Path(location).is_file():
+        return location, {}
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    if board is None or "/" in location:
-        return location, headers
     return f"{Board.named(board, key).url}/bundles/{location}", headers
 
 

@@ -177,12 +177,9 @@ class AdapterStore:
     def adopt(self, base: Package, name: str, source: Path) -> InstalledAdapter:
         """Move the adapter in folder `source`, on the same filesystem, to its place; the one there is replaced.
 
-        Raises `PackageError` for one that is not `name`, not whole or not of this build of `base`.
+        Raises as `open_adapter` does.
         """
-        adapter = InstalledAdapter(source, _read_manifest(source / MANIFEST_NAME))
-        if (adapter.manifest.base, adapter.name) != (base.name, name) or not adapter.fits(base):
-            raise PackageError(f"adapter {adapter.model_name} is not {name} for this build of {base.name}", _AGAIN)
-        adapter.load()
+        adapter = open_adapter(base, name, source)
         folder = self.folder(base.name)
         target = folder / _checked(name)
         with self._locked(folder):
@@ -205,6 +202,15 @@ class AdapterStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             durable.clean_stale(folder)
             yield
+
+
+def open_adapter(base: Package, name: str, folder: Path) -> InstalledAdapter:
+    """The adapter in a folder. Raises `PackageError` for one that is not `name`, not whole or not of this `base`."""
+    adapter = InstalledAdapter(folder, _read_manifest(folder / MANIFEST_NAME))
+    if (adapter.manifest.base, adapter.name) != (base.name, name) or not adapter.fits(base):
+        raise PackageError(f"adapter {adapter.model_name} is not {name} for this build of {base.name}", _AGAIN)
+    adapter.load()
+    return adapter
 
 
 def manifest_bytes(manifest: AdapterManifest) -> bytes:

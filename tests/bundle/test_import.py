@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeai.bundle.importing import INCOMING_FOLDER, Imported, check_signed, import_model
 from edgeai.bundle.keys import TrustStore
-from edgeai.bundle.models import export_model
+from edgeai.bundle.models import Parts, export_model, head_of
 from edgeai.bundle.reader import Bundle
 from edgeai.bundle.writer import Contents, write_bundle
-from edgeai.errors import BundleError, InvalidInput, Untrusted
+from edgeai.errors import BundleError, InvalidInput, PackageError, Untrusted
 from edgeai.package import Package, Store
 from edgeai.package.adapters import AdapterManifest, AdapterOrigin, AdapterStore, StoredTerm
 from edgeai.package.aliases import AliasFile
@@ -179,6 +180,37 @@ def test_what_was_given_up_of_an_older_version_is_removed(bundle: Path, school: 
     export_model(newer, school, bundle, [])
     take(bundle, clinic)
     assert list((clinic / INCOMING_FOLDER).iterdir()) == []
+
+
+def test_an_adapter_for_another_build_is_refused_before_anything_changes(
+    school: Path, clinic: Path, tmp_path: Path
+) -> None:
+    package = Store(school).get("small")
+    parts = Parts.of(package, school)
+    other = write_package(tmp_path / "other" / "models" / "small", weights_bin=noise(1000))
+    contents = Parts.of(other, tmp_path / "other").contents
+    adapter_files = {name: path for name, path in parts.files.items() if "/" in name}
+    write_bundle(tmp_path / "b", replace(contents, files={**contents.files, **adapter_files}), [])
+    with pytest.raises(PackageError, match="not water for this build"):
+        take(tmp_path / "b", clinic)
+    assert Store(clinic).names() == ()
+
+
+def test_a_damaged_adapter_is_not_exported(school: Path, tmp_path: Path) -> None:
+    package = Store(school).get("small")
+    (AdapterStore(school).get("small", "water").path / "weights.bin").write_bytes(bytes(64))
+    with pytest.raises(PackageError, match="damaged"):
+        export_model(package, school, tmp_path / "b", [])
+    with pytest.raises(PackageError, match="damaged"):
+        head_of(Parts.of(package, school), school)
+
+
+def test_a_damaged_head_that_was_kept_is_made_anew(bundle: Path, school: Path) -> None:
+    (kept,) = (school / "bundles").iterdir()
+    parts = Parts.of(Store(school).get("small"), school)
+    assert head_of(parts, school).signers
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert head_of(parts, school).signers == ()
 
 
 def test_another_import_of_it_is_told(bundle: Path, clinic: Path) -> None:
