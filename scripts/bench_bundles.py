@@ -21,6 +21,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeai.bundle.chunking import cut, mean_for
+from edgeai.bundle.writer import Contents, write_bundle
 from edgeai.package.package import Package
 from edgeai.warm import warm
 
@@ -36,6 +38,22 @@ MEANS = (16 << 10, 64 << 10, 256 << 10)
 SYSTEM_PROMPT = (
     "You answer people who come to a clinic. Be kind and short, and send whoever is in danger to a nurse. " * 4
 )
+
+
+# Arguments: old root, address of the new one's bundle, file to write. Prints bytes that came.
+ASSEMBLE = """
+import sys
+from pathlib import Path
+from edgeai.bundle.assembly import Assembly, Seed
+from edgeai.bundle.reader import Bundle
+with Bundle.open(sys.argv[2]) as bundle:
+    record = bundle.head.manifest.files["root.erofs"]
+    with Assembly({Path(sys.argv[3]): record}) as assembly:
+        assembly.reuse([Seed(Path(sys.argv[1]), record)])
+        assembly.fetch(bundle)
+        assembly.verify()
+    print(bundle.origin.received)
+"""
 
 
 class Mirror(SimpleHTTPRequestHandler):
@@ -60,17 +78,31 @@ class Mirror(SimpleHTTPRequestHandler):
 
 def run(home: Path, *arguments: str | Path) -> tuple[dict[str, Any], float, int]:
     """A command's JSON, its seconds, and the most memory that it had, in bytes."""
+    said, seconds, memory = measured(["-m", "edgeai", *map(str, arguments), "--json"], home)
+    return json.loads(said), seconds, memory
+
+
+def measured(arguments: list[str], home: Path) -> tuple[bytes, float, int]:
+    """What Python prints, its seconds, and the most memory that it had, in bytes."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "edgeai", *map(str, arguments), "--json"]
     environment = os.environ | {"EDGEAI_HOME": str(home), "no_proxy": "127.0.0.1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE)
     with process.stdout or sys.stdin.buffer as output:
-        said = json.load(output)
+        said = output.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"{' '.join(command)}: {said}")
+        sys.exit(f"{arguments}: {said.decode()}")
     return said, time.perf_counter() - started, usage.ru_maxrss << 10
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address at which the files of `folder` are."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
 
 
 def fixed(path: Path, size: int) -> Iterator[bytes]:
@@ -109,6 +141,17 @@ def print_update(title: str, old: Path, new: Path) -> None:
             print(f"  {name} {mean >> 10:>4} KiB  {needed / 1e6:>7.1f} MB  {needed / size:>6.1%}{chosen}")
 
 
+def print_system(old: Path, new: Path, folder: Path) -> None:
+    """The root of a system over HTTP, where the old one is running."""
+    contents = Contents("system", "bench", {"root.erofs": new}, metadata={"board": "bench"})
+    head = write_bundle(folder / "system.bundle", contents, [])
+    print(f"\nbundle of a root of {new.stat().st_size / 1e6:.1f} MB: a manifest of {len(head.data) / 1e6:.2f} MB")
+    with serving(folder) as address:
+        arguments = ["-c", ASSEMBLE, str(old), f"{address}/system.bundle", str(folder / "root")]
+        said, seconds, memory = measured(arguments, folder)
+    print(f"written and read back: {seconds:.1f} s, {memory / 1e6:.0f} MB of memory, {int(said) / 1e6:.1f} MB came")
+
+
 def print_compression(path: Path) -> None:
     """What zlib would win on the first 32 MB of a file, a chunk at a time."""
     started, before, after = time.perf_counter(), 0, 0
@@ -135,19 +178,21 @@ def print_round(package: Path, folder: Path) -> None:
         run(folder / name, "trust", "add", key.with_suffix(".pub"))
     done, seconds, memory = run(folder / "file", "import", mirror / "model.bundle")
     print(f"import from a file: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=str(mirror)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/model.bundle"
-    done, seconds, memory = run(folder / "mirror", "import", address)
-    print(f"import over HTTP: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {done['received_bytes'] / 1e6:.1f} MB")
-    newer = folder / "newer"
-    shutil.copytree(package, newer)
-    warm(Package.open(newer), [SYSTEM_PROMPT])
-    run(lab, "export", newer, mirror / "model.bundle", "--sign-with", key)
-    done, seconds, memory = run(folder / "mirror", "import", address)
-    received = done["received_bytes"] / 1e6
-    print(f"update by a precomputed prompt: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {received:.1f} MB")
-    server.shutdown()
+    with serving(mirror) as address:
+        bundle = f"{address}/model.bundle"
+        done, seconds, memory = run(folder / "mirror", "import", bundle)
+        print(f"import over HTTP: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {megabytes(done)} MB came")
+        newer = folder / "newer"
+        shutil.copytree(package, newer)
+        warm(Package.open(newer), [SYSTEM_PROMPT])
+        run(lab, "export", newer, mirror / "model.bundle", "--sign-with", key)
+        done, seconds, memory = run(folder / "mirror", "import", bundle)
+        print(f"a new precomputed prompt: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {megabytes(done)} MB came")
+
+
+def megabytes(done: dict[str, Any]) -> str:
+    """What an import received."""
+    return f"{done['received_bytes'] / 1e6:.1f}"
 
 
 def main() -> None:
@@ -165,6 +210,8 @@ def main() -> None:
     if given.systems:
         print_compression(given.systems[1])
         print_update("a newer root file system", *given.systems)
+        with tempfile.TemporaryDirectory() as folder:
+            print_system(*given.systems, Path(folder))
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def _write_boot_files(bundle: Bundle, device: Device, slot: Slot, progress: Prog
         assembly.verify()
     for name in TEMPLATES:
         if name in files:
-            text = b"".join(data for _, data in bundle.chunks(list(files[name])))
+            text = b"".join(data for _, data in bundle.chunks(list(files[name].each_chunk())))
             text = text.replace(b"@SLOT@", slot.encode()).replace(b"@ROOT@", device.arguments[slot].encode())
             durable.write_file(folder / name.removeprefix(BOOT), text)
     for path in (folder, *folder.rglob("*/")):

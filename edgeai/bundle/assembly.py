@@ -141,7 +141,7 @@ class Assembly:
         for path, record in self._places.items():
             descriptor, at = self._descriptors[path], 0
             empty = _is_empty(descriptor)
-            for chunk in record:
+            for chunk in record.each_chunk():
                 there = not empty and _is(os.pread(descriptor, chunk.size, at), chunk)
                 if there:
                     found.setdefault(chunk, (descriptor, at))

@@ -74,7 +74,7 @@ class Head:
         found: dict[Chunk, int] = {}
         at = len(self.data)
         for record in self.manifest.files.values():
-            for chunk in record:
+            for chunk in record.each_chunk():
                 if chunk not in found:
                     found[chunk] = at
                     at += chunk.size

@@ -57,14 +57,15 @@ class FileRecord(Strict):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        sizes = [chunk.size for chunk in self]
+        sizes = [chunk.size for chunk in self.each_chunk()]
         if any(not 0 < size <= LARGEST for size in sizes):
             raise ValueError(f"a chunk has no bytes, or more than {LARGEST}")
         if sum(sizes) != self.size:
             raise ValueError(f"its chunks have {sum(sizes)} bytes, and the file {self.size}")
         return self
 
-    def __iter__(self) -> Iterator[Chunk]:  # type: ignore[override]
+    def each_chunk(self) -> Iterator[Chunk]:
+        """Its chunks, in order."""
         return (Chunk(*entry) for entry in _ENTRY.iter_unpack(base64.b64decode(self.chunks)))
 
 

@@ -115,7 +115,7 @@ def stream(head: Head, files: Mapping[str, Path], start: int = 0, stop: int | No
     for name, record in head.manifest.files.items():
         with files[name].open("rb", buffering=0) as file:
             at = 0
-            for chunk in record:
+            for chunk in record.each_chunk():
                 where = head.offsets[chunk]
                 if chunk not in written and where < end and start < where + chunk.size:
                     file.seek(at)

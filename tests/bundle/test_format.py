@@ -26,7 +26,10 @@ FILES = {"root": noise(300_000), "boot/kernel": noise(50_000, 2), "boot/empty": 
 def content(path: Path) -> dict[str, bytes]:
     with Bundle.open(str(path)) as bundle:
         data = dict(bundle.chunks(bundle.head.offsets))
-        return {name: b"".join(data[chunk] for chunk in file) for name, file in bundle.head.manifest.files.items()}
+        return {
+            name: b"".join(data[chunk] for chunk in file.each_chunk())
+            for name, file in bundle.head.manifest.files.items()
+        }
 
 
 def signed(body: bytes, key: Ed25519PrivateKey) -> bytes:
