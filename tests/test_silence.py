@@ -135,6 +135,13 @@ def test_build_from_a_file_run_and_chat(home: Home, tiny_gguf: Path, smollm_pack
     home.check()
 
 
+def test_a_model_in_a_bundle(home: Home, tiny_gguf: Path, tmp_path: Path) -> None:
+    built = json.loads(home.run("-m", "edgeai", "build", str(tiny_gguf), "--json"))
+    home.run("-m", "edgeai", "export", built["package"], str(tmp_path / "bundle"))
+    home.run("-m", "edgeai", "import", str(tmp_path / "bundle"), "--unsigned")
+    home.check()
+
+
 def test_serve(home: Home, smollm_package: Package) -> None:
     script = f"MODEL = {str(smollm_package.path)!r}\n{SERVE_AND_ASK}"
     assert home.run("-c", script) == "answered\n"

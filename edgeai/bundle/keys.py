@@ -56,7 +56,8 @@ class TrustStore:
     @classmethod
     def of(cls, home: Path) -> TrustStore:
         """A flashed board's keys belong to its administrator, and not to the server's user, who owns `home`."""
-        return cls(BOARD_FOLDER if BOARD_FOLDER.is_dir() else home / HOME_FOLDER)
+        flashed = BOARD_FOLDER.is_dir() or IMAGE_FOLDER.is_dir()
+        return cls(BOARD_FOLDER if flashed else home / HOME_FOLDER)
 
     def all(self) -> tuple[TrustedKey, ...]:
         """Raises `InvalidInput` for a file that is no key."""

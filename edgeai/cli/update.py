@@ -26,9 +26,8 @@ def update(
 ) -> None:
     """Install a system into the slot that does not run; the next start tries it, and goes back if it is not healthy."""
     from edgeai.appliance import system_update
-    from edgeai.bundle.keys import TrustStore
+    from edgeai.bundle.keys import BOARD_FOLDER, TrustStore
     from edgeai.bundle.reader import Bundle
-    from edgeai.config import home_dir
 
     device = system_update.open_device()
     if status or location is None:
@@ -36,7 +35,7 @@ def update(
             raise InvalidInput("name a bundle", "or --status, which tells what runs")
         _tell(status_of(device), as_json=json)
         return
-    trust = TrustStore.of(home_dir())
+    trust = TrustStore(BOARD_FOLDER)
     with Bundle.open(location) as bundle, progress_display() as progress:
         release, signed_by = system_update.check(bundle, device, trust, downgrade=allow_downgrade)
         said = {"version": release.version, "signed_by": signed_by.name, "running": device.release.version}

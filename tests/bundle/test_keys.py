@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeai.bundle import keys
 from edgeai.bundle.head import Head
 from edgeai.bundle.keys import TrustStore, load_public_key, load_signing_key, make_key_pair
 from edgeai.bundle.manifest import FileRecord, Manifest
@@ -114,3 +115,14 @@ def test_names_of_keys(store: TrustStore, key_file: Path, tmp_path: Path) -> Non
     for name in ("../x", ".hidden", "a b"):
         with pytest.raises(InvalidInput, match="no name"):
             store.add(other, name)
+
+
+def test_a_flashed_board_does_not_look_into_the_server_s_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setattr(keys, "BOARD_FOLDER", tmp_path / "data" / "keys")
+    monkeypatch.setattr(keys, "IMAGE_FOLDER", tmp_path / "image")
+    assert TrustStore.of(home).own == home / "trusted"
+    (tmp_path / "image").mkdir()
+    assert TrustStore.of(home).own == tmp_path / "data" / "keys"
