@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeai.bundle.assembly import Assembly, Seed
+from edgeai.bundle.assembly import Assembly, Seed, Tally
 from edgeai.bundle.keys import TrustedKey, TrustStore
 from edgeai.bundle.manifest import FileRecord, Manifest
 from edgeai.bundle.models import ADAPTERS_FOLDER, ModelInfo, keep_head, own_aliases
@@ -34,6 +34,8 @@ INCOMING_FOLDER = "incoming"
 SPARE_BYTES = 16 << 20  # of the disk, left for everything else
 _DIGEST_LETTERS = 16
 _PACKAGE = "package"  # in the incoming folder
+
+Files = Mapping[str, FileRecord]
 
 
 @dataclass(frozen=True)
@@ -77,37 +79,48 @@ def import_model(
     with _incoming(home, manifest.name, bundle.head.digest) as folder:
         here = _installed(manifest, info, target, home, names)
         needed = {name: record for name, record in manifest.files.items() if name not in here}
-        places = {_place(folder, name): record for name, record in needed.items()}
-        _require_room(places, folder)
-        with Assembly(places, progress) as assembly:
-            if delta:
-                assembly.reuse(_seeds(store, manifest, places.values()))
-            assembly.fetch(bundle)
-            assembly.verify()
-        package = _checked(manifest, info, folder) if MANIFEST_NAME in needed else Package.open(target)
-        came = [name for name in names if (folder / ADAPTERS_FOLDER / name).is_dir()]
-        for name in came:
-            open_adapter(package, name, folder / ADAPTERS_FOLDER / name)
-        if MANIFEST_NAME in needed:
-            _publish(store, package.path, target)
-        package = Package.open(target)
-        for name in came:
-            AdapterStore(home).adopt(package, name, folder / ADAPTERS_FOLDER / name)
+        tally = _collect(bundle, store, folder, needed, delta=delta, progress=progress)
+        package = _install(manifest, info, store, folder, needed)
         aliases = _set_aliases(home, own_aliases(info, manifest.name))
         keep_head(package, home, bundle.head)
         shutil.rmtree(folder)
         _forget_others(folder)
-    tally = assembly.tally
-    return Imported(
-        package,
-        signed_by,
-        tuple(names),
-        aliases,
-        manifest.size_bytes - tally.reused - tally.fetched,
-        tally.reused,
-        tally.fetched,
-        bundle.origin.received,
-    )
+    there = manifest.size_bytes - tally.reused - tally.fetched
+    received = bundle.origin.received
+    return Imported(package, signed_by, tuple(names), aliases, there, tally.reused, tally.fetched, received)
+
+
+def _collect(bundle: Bundle, store: Store, folder: Path, needed: Files, *, delta: bool, progress: Progress) -> Tally:
+    """Bring the files that are needed together in `folder`."""
+    places = {_place(folder, name): record for name, record in needed.items()}
+    _require_room(places, folder)
+    with Assembly(places, progress) as assembly:
+        if delta:
+            assembly.reuse(_seeds(store, bundle.head.manifest, places.values()))
+        assembly.fetch(bundle)
+        assembly.verify()
+    return assembly.tally
+
+
+def _install(manifest: Manifest, info: ModelInfo, store: Store, folder: Path, needed: Files) -> Package:
+    """Check all that came, then move it to its places, the package first. Raises `PackageError`, `BundleError`."""
+    target = store.path_for(manifest.name, info.target)
+    package = _checked(manifest, info, folder) if MANIFEST_NAME in needed else Package.open(target)
+    came = {
+        name: folder / ADAPTERS_FOLDER / name
+        for name in _adapter_names(manifest.files)
+        if f"{ADAPTERS_FOLDER}/{name}/{adapters.MANIFEST_NAME}" in needed
+    }
+    for name, source in came.items():
+        open_adapter(package, name, source)
+    if MANIFEST_NAME in needed:
+        with store.locked():
+            check_replaceable(target)
+            durable.publish_folder(package.path, target)
+    package = Package.open(target)
+    for name, source in came.items():
+        AdapterStore(store.home).adopt(package, name, source)
+    return package
 
 
 def _installed(manifest: Manifest, info: ModelInfo, target: Path, home: Path, names: Collection[str]) -> set[str]:
@@ -127,7 +140,7 @@ def _installed(manifest: Manifest, info: ModelInfo, target: Path, home: Path, na
     return found
 
 
-def _adapter_names(files: Mapping[str, FileRecord]) -> list[str]:
+def _adapter_names(files: Files) -> list[str]:
     """Names of the adapters in a bundle. Raises `BundleError` for files that belong to nothing."""
     names: dict[str, set[str]] = {}
     for path in files:
@@ -161,12 +174,6 @@ def _checked(manifest: Manifest, info: ModelInfo, folder: Path) -> Package:
     if records != expected or told != (package.name, package.manifest.target, package.digest, package.manifest.licence):
         raise BundleError("the bundle is not of the package that it holds", "it was written by something else")
     return package
-
-
-def _publish(store: Store, source: Path, target: Path) -> None:
-    with store.locked():
-        check_replaceable(target)
-        durable.publish_folder(source, target)
 
 
 def _set_aliases(home: Path, aliases: Mapping[str, str]) -> tuple[str, ...]:
