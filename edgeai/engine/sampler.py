@@ -7,6 +7,8 @@ key and counter), so batching, caching and preemption cannot change a sampled te
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,8 @@ PHILOX_ROUNDS = 10  # of Philox4x64, with the multipliers and key steps of Rando
 PHILOX_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 FEW = 4096  # allowed tokens up to which only their logits are looked at
+NEGLIGIBLE = 50.0  # nats below the likeliest: of all the tokens of a vocabulary together, less than a double can tell
+LIKELY = 1e-4  # as likely as the likeliest token, times this
 SHORTLIST = 1024  # candidates that are sorted first; the rest only when top-p reaches past them
 
 
@@ -47,14 +51,16 @@ def _draw(adjusted: Logits, sequence: Sequence) -> int:
     params = sequence.params
     if _is_greedy(params):
         return int(adjusted.argmax())
-    scaled = adjusted.astype(np.float64)
-    scaled -= scaled.max()  # from the likeliest down: the tiniest temperature then gives -inf, never NaN
+    peak = adjusted.max()
     with np.errstate(over="ignore"):
+        likely = np.flatnonzero(adjusted >= peak - np.float32(NEGLIGIBLE * params.temperature))
+        scaled = adjusted[likely].astype(np.float64)
+        scaled -= peak  # from the likeliest down: the tiniest temperature then gives -inf, never NaN
         scaled /= params.temperature
     tokens, weights = candidates(scaled, params)
     bounds = np.cumsum(weights)
     point = uniform(sequence.seed, len(sequence.tokens)) * bounds[-1]
-    return int(tokens[min(int(np.searchsorted(bounds, point, side="right")), len(tokens) - 1)])
+    return int(likely[tokens[min(int(np.searchsorted(bounds, point, side="right")), len(tokens) - 1)]])
 
 
 def adjust(logits: Logits, sequence: Sequence, ids: NDArray[np.intp] | None = None) -> Logits:
@@ -92,7 +98,8 @@ def _places(tokens: NDArray[np.intp], ids: NDArray[np.intp] | None) -> tuple[NDA
 
 def candidates(scaled: NDArray[np.float64], params: SamplingParams) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Tokens that may be drawn, the likeliest first, with their weights (not normalized)."""
-    weights = np.exp(scaled - scaled.max())
+    weights = scaled - scaled.max()
+    np.exp(weights, out=weights)
     limit = min(params.top_k, len(weights)) if params.top_k else len(weights)
     if not params.top_k and params.top_p >= 1.0:
         tokens = np.arange(len(weights))  # nothing to cut by rank: order does not matter
@@ -105,18 +112,26 @@ def candidates(scaled: NDArray[np.float64], params: SamplingParams) -> tuple[NDA
 
 def _by_rank(weights: NDArray[np.float64], limit: int, top_p: float) -> NDArray[np.intp]:
     """The `limit` likeliest tokens, cut where their share of all `limit` reaches `top_p`; ties go to the lower id."""
+    total = weights.sum()
+    for ranked in _rankings(weights, min(limit, SHORTLIST), limit):
+        if len(ranked) >= limit or (limit == len(weights) and weights[ranked].sum() >= top_p * total):
+            break
     if limit < len(weights):
-        ranked = _top(weights, limit)
+        ranked = ranked[:limit]
         total = weights[ranked].sum()
-    else:
-        ranked = _top(weights, SHORTLIST)
-        total = weights.sum()
-        if weights[ranked].sum() < top_p * total:
-            ranked = _top(weights, limit)  # the shortlist was too short
     if top_p >= 1.0:
         return ranked
     reached = int(np.searchsorted(np.cumsum(weights[ranked]), top_p * total))
     return ranked[: reached + 1]
+
+
+def _rankings(weights: NDArray[np.float64], *counts: int) -> Iterator[NDArray[np.intp]]:
+    """The likeliest tokens by rank: the likely ones where they are few, which is most often enough; then so many."""
+    likely = np.flatnonzero(weights >= LIKELY)
+    if len(likely) <= SHORTLIST:
+        yield likely[np.argsort(-weights[likely], kind="stable")]
+    for count in counts:
+        yield _top(weights, count)
 
 
 def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.intp]:

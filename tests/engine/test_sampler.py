@@ -140,6 +140,17 @@ def test_what_is_not_allowed_is_as_good_as_impossible(seed, params, top_k, allow
     assert mask[chosen]
 
 
+@given(st.integers(0, 2**32), params)
+def test_a_draw_is_one_out_of_the_whole_vocabulary(seed: int, params: SamplingParams) -> None:
+    """Though what is negligible is left out first."""
+    values = np.random.default_rng(seed).normal(0, 6, 3000).astype(np.float32)
+    made = sequence(replace(params, seed=seed), [1, 2], [3, 3])
+    chosen, weights = candidates(adjust(values, made).astype(np.float64) / params.temperature, params)
+    bounds = np.cumsum(weights)
+    place = np.searchsorted(bounds, uniform(seed, 4) * bounds[-1], side="right")
+    assert sample(values, made) == chosen[place]
+
+
 @pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-10])
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     row = np.random.default_rng(0).normal(0, 5, 100).astype(np.float32)
