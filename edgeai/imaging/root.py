@@ -70,7 +70,7 @@ def make_root(
     _compile_library(plan, tools, tree, work)
     tree.add_tree(site, SITE)
     tree.add_file("usr/bin/edgeai", PROGRAM.encode(), mode=0o755)
-    _settle(plan, tree)
+    settle(plan, tree)
     tree.add_tree(plan.overlay)
     tree.add_file(IMAGE_FILE, (json.dumps(image_facts(plan, version), indent=1, sort_keys=True) + "\n").encode())
     if trusted:
@@ -129,9 +129,12 @@ def _install_links(unit: str, entry: Entry) -> Iterator[str]:
     yield from (section.get("Alias") or "").split()
 
 
-def _settle(plan: Plan, tree: Tree) -> None:
-    """What every machine has to have, where the overlay does not say otherwise."""
+def settle(plan: Plan, tree: Tree) -> None:
+    """What every machine has to have, where the overlay does not say otherwise. Raises `InvalidInput`."""
     user = plan.base.user
+    for path in ("etc/passwd", "etc/group"):
+        if any(line.split(":")[2] == str(user.id) for line in tree.entries[path].read().decode().splitlines()):
+            raise InvalidInput(f"user id {user.id} is taken in {path}", "choose another in images/base.toml")
     _append(tree, "etc/passwd", f"{user.name}:x:{user.id}:{user.id}:{user.name}:/data/{user.name}:/usr/sbin/nologin\n")
     _append(tree, "etc/group", f"{user.name}:x:{user.id}:\n")
     tree.add_file("etc/machine-id", b"uninitialized\n")

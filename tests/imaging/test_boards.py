@@ -166,7 +166,7 @@ def test_the_data_has_the_model_and_belongs_to_the_server(made: Made, tiny_packa
     image = made.partition("data")
     made.tools.run(["e2fsck", "-f", "-n", f"/in/{image.name}"], binds={made.folder: "/in"})
     said = made.tools.run(["debugfs", "-R", "stat /edgeai", f"/in/{image.name}"], binds={made.folder: "/in"})
-    assert "User:   990" in said
+    assert f"User:   {made.plan.base.user.id}" in said
 
 
 def test_bioses_find_grub_in_front_of_the_partitions(made: Made) -> None:

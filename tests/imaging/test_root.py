@@ -7,7 +7,7 @@ import pytest
 from edgeai.errors import InvalidInput
 from edgeai.imaging.leaks import Machine, find_leaks
 from edgeai.imaging.plan import make_plan
-from edgeai.imaging.root import enable, remove_leftovers
+from edgeai.imaging.root import enable, remove_leftovers, settle
 from edgeai.imaging.tree import Tree
 from tests.fixtures.images import IMAGES, small_root
 
@@ -65,3 +65,12 @@ def test_a_unit_that_cannot_be_enabled_is_refused() -> None:
         enable(unit(""), "z.service")
     with pytest.raises(InvalidInput, match=r"x\.service has no \[Install\] section"):
         enable(unit(""), "x.service")
+
+
+def test_the_servers_user_shares_its_id_with_nobody() -> None:
+    tree = small_root(PLAN)
+    settle(PLAN, tree)
+    user = PLAN.base.user
+    assert f"\n{user.name}:x:{user.id}:{user.id}:" in tree.entries["etc/passwd"].read().decode()
+    with pytest.raises(InvalidInput, match=f"user id {user.id} is taken in etc/passwd"):
+        settle(PLAN, tree)
