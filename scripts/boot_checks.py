@@ -72,19 +72,30 @@ def require(holds: bool, message: str) -> None:
         raise RuntimeError(message)
 
 
-def ask(machine: Machine) -> str:
-    """An answer, by OpenAI's own client and the board's first key."""
+def client_of(machine: Machine) -> OpenAI:
+    """OpenAI's own client, with the board's first key."""
     key = machine.run("cat /data/edgeai/first-key.txt").strip()
-    timeout = 120 * machine.patience
-    client = OpenAI(
-        base_url=f"http://127.0.0.1:{machine.ports['http']}/v1", api_key=key, timeout=timeout, max_retries=0
-    )
+    address = f"http://127.0.0.1:{machine.ports['http']}/v1"
+    return OpenAI(base_url=address, api_key=key, timeout=150 * machine.patience, max_retries=0)
+
+
+def ask(machine: Machine) -> str:
+    """An answer to a question."""
+    client = client_of(machine)
     model = client.models.list().data[0].id
     messages: Any = [{"role": "user", "content": QUESTION}]
     answer = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=24)
     text = answer.choices[0].message.content or ""
     require(bool(text.strip()), "the model answered nothing")
     return text.strip()
+
+
+def ask_briefly(machine: Machine) -> None:
+    """Two tokens: emulated processors take seconds for each."""
+    client = client_of(machine)
+    model = client.models.list().data[0].id
+    completion = client.completions.create(model=model, prompt="The sky is", temperature=0, max_tokens=2)
+    require(bool(completion.choices[0].text.strip()), "the model wrote nothing")
 
 
 def first_start(lab: Lab) -> None:
@@ -115,9 +126,9 @@ def answer(lab: Lab) -> None:
     before = written(machine)
     lab.note("bytes written since the start", before)
     for _ in range(ANSWERS):
-        ask(machine)
+        ask_briefly(machine)
     machine.run("sync")
-    lab.note(f"bytes written by {ANSWERS} further answers", written(machine) - before)
+    lab.note(f"bytes written by {ANSWERS} further short answers", written(machine) - before)
     lab.note("host name", machine.run("uname -n").strip())
     lab.note("slots", machine.run(STATUS).strip())
 
@@ -170,7 +181,7 @@ def usb_stick(lab: Lab) -> None:
     machine.start(stick)
     lab.note("USB stick, seconds from switching on to ready with its model", round(machine.ready_after(within=400), 1))
     machine.await_ssh()
-    ask(machine)
+    ask_briefly(machine)
     machine.run("sync")
 
 
@@ -217,7 +228,7 @@ def power_cuts(lab: Lab) -> None:
         lab.machine.await_ssh()
         kept = int(lab.machine.run("cat /data/keep 2>/dev/null || echo 0"))
         require(kept == number - number % 2, f"cut {number}: what was said to be safe is lost: {kept}")
-        ask(lab.machine)
+        ask_briefly(lab.machine)
         failed = lab.machine.run("systemctl --failed --plain --no-legend --no-pager")
         require(not failed.strip(), f"cut {number}: units have failed: {failed}")
         lab.figures["cuts survived"] = number
