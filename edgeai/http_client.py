@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from typing import IO, Any, TypeVar
 
@@ -35,10 +35,14 @@ Sleep = Callable[[float], object]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask for. `headers` may hold credentials: they go to the host of `url` and to no other."""
+    """What to ask for. `headers` may hold credentials: they go to the host of `url` and to no other.
+
+    `cafile` is whose certificates are trusted, in PEM; without it the system's authorities are.
+    """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    cafile: str | None = None
 
 
 class ServerRefusal(Exception):
@@ -121,7 +125,7 @@ def open_from(request: Request, start: int, stop: int | None = None) -> tuple[An
     """
     wanted = start or stop is not None
     span = f"bytes={start}-{'' if stop is None else stop - 1}"
-    response = open_url(Request(request.url, dict(request.headers) | ({"Range": span} if wanted else {})))
+    response = open_url(replace(request, headers=dict(request.headers) | ({"Range": span} if wanted else {})))
     given = str(response.headers.get("Content-Range", ""))
     continues = response.status == PARTIAL and given.startswith(f"bytes {start}-")
     return response, start if continues else 0
@@ -197,7 +201,7 @@ def open_url(request: Request) -> Any:
     agent = {"User-Agent": f"edgeai/{edgeai.__version__}", "Accept-Encoding": "identity"}
     asked = urllib.request.Request(request.url, headers=agent | dict(request.headers))  # noqa: S310 (checked above)
     try:
-        return urllib.request.build_opener(_Redirects).open(asked, timeout=TIMEOUT_SECONDS)
+        return urllib.request.build_opener(_Redirects, *_trusting(request)).open(asked, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in BUSY:
@@ -210,6 +214,12 @@ def open_url(request: Request) -> Any:
                 f"{host_of(request.url)}: {reason}", "check the clock; SSL_CERT_FILE names other authorities"
             ) from error
         raise Interrupted(f"cannot be reached ({reason})") from error
+
+
+def _trusting(request: Request) -> list[urllib.request.BaseHandler]:
+    if request.cafile is None:
+        return []
+    return [urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=request.cafile))]
 
 
 def _retry_after(headers: Message) -> float | None:

@@ -66,9 +66,9 @@ class LocalOrigin:
 class HttpOrigin:
     """A resource of an HTTP server, with ranges or without."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], sleep: Sleep) -> None:
-        self._url = url
-        self._reader = RangeReader(Request(url, headers), sleep=sleep)
+    def __init__(self, request: Request, sleep: Sleep) -> None:
+        self._url = request.url
+        self._reader = RangeReader(request, sleep=sleep)
 
     @property
     def received(self) -> int:
@@ -101,13 +101,12 @@ class Bundle:
     origin: Origin
 
     @classmethod
-    def open(cls, location: str, *, headers: Mapping[str, str] | None = None, sleep: Sleep = time.sleep) -> Self:
-        """Open a file, or an http address; `headers` go to its host alone.
+    def open(cls, location: str | Request, *, sleep: Sleep = time.sleep) -> Self:
+        """Open a file, or an http address, which may be given with headers as a request.
 
         Raises `NotFound`, `BundleError`, `SourceError`. Who signed it is for the caller to judge.
         """
-        remote = re.match(r"https?://", location) is not None
-        origin: Origin = HttpOrigin(location, headers or {}, sleep) if remote else LocalOrigin(Path(location))
+        origin = _origin(location, sleep)
         try:
             return cls(Head.read(lambda start, size: _all_of(origin, start, size)), origin)
         except BaseException:
@@ -143,6 +142,12 @@ class Bundle:
             if hashlib.sha256(data).digest() != chunk.digest:
                 raise BundleError("a chunk of the bundle is not what was signed: it is damaged, or another now", AGAIN)
             yield chunk, data
+
+
+def _origin(location: str | Request, sleep: Sleep) -> Origin:
+    if isinstance(location, str) and not re.match(r"https?://", location):
+        return LocalOrigin(Path(location))
+    return HttpOrigin(Request(location) if isinstance(location, str) else location, sleep)
 
 
 def _runs(ordered: Sequence[Chunk], offsets: Mapping[Chunk, int]) -> Iterator[Sequence[Chunk]]:

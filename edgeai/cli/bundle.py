@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeai.cli.board import Board, BoardOption, KeyOption
+from edgeai.cli.board import CERTIFICATE_VARIABLE, Board, BoardOption, KeyOption
 from edgeai.cli.output import AcceptLicence, JsonFlag, ModelArgument, emit, open_package, progress_display, say
 
 if TYPE_CHECKING:
     from edgeai.bundle.importing import Imported
     from edgeai.bundle.keys import TrustedKey, TrustStore
+    from edgeai.http_client import Request
 
 SUFFIX = ".bundle"
 SignWith = Annotated[
@@ -69,12 +71,12 @@ def import_(
     from edgeai.bundle.reader import Bundle
     from edgeai.config import home_dir
 
-    address, headers = _address(location, board, key)
+    asked = _asked(location, board, key)
     home = home_dir()
-    with Bundle.open(address, headers=headers) as bundle, progress_display() as progress:
+    with Bundle.open(asked) as bundle, progress_display() as progress:
         signed_by = check_signed(bundle, TrustStore.of(home), unsigned=unsigned)
         require_licence(bundle.head.manifest, accept_licence)
-        remote = "://" in address
+        remote = not isinstance(asked, str) or "://" in asked
         done = import_model(bundle, home, signed_by, delta=remote if delta is None else delta, progress=progress)
     _tell(done, as_json=json)
 
@@ -133,12 +135,15 @@ def remove(name: Annotated[str, typer.Argument(help="The key's name or fingerpri
         say(f"{removed[0].name} is trusted no more")
 
 
-def _address(location: str, board: str | None, key: str | None) -> tuple[str, dict[str, str]]:
-    """Where the bundle is, and what to tell its host. A board's key is told to that board and to no mirror."""
+def _asked(location: str, board: str | None, key: str | None) -> str | Request:
+    """A file or an address; or what to ask a board for, which alone is told its key."""
     if board is None or "/" in location or Path(location).is_file():
-        return location, {}
+        return location
+    from edgeai.http_client import Request
+
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return f"{Board.named(board, key).url}/bundles/{location}", headers
+    address = f"{Board.named(board, key).url}/bundles/{location}"
+    return Request(address, headers, os.environ.get(CERTIFICATE_VARIABLE))
 
 
 def _tell(done: Imported, *, as_json: bool) -> None:

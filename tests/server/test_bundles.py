@@ -15,12 +15,16 @@ import pytest
 
 from edgeai.bundle.head import Head
 from edgeai.bundle.models import export_model
+from edgeai.config import ServerSettings
 from edgeai.keys.store import KeyStore
 from edgeai.package import Store
+from edgeai.server.tls import open_tls
 from tests.fixtures.bundles import noise
 from tests.fixtures.patience import get
 from tests.package.conftest import write_package
 from tests.server.guarded import guarded
+from tests.server.scripted import ScriptedModel
+from tests.server.serving import serving
 
 At = Callable[[Path], None]
 
@@ -128,3 +132,16 @@ def test_a_damaged_file_is_not_handed_on(school: Path, at: At) -> None:
         start = len(whole) - 1000
         with pytest.raises(httpx.RemoteProtocolError):
             get(f"{served.url}/bundles/small", headers={"Range": f"bytes={start}-"})
+
+
+def test_over_https_by_a_certificate_of_the_board_s_own(
+    school: Path, at: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(school)
+    tls = open_tls(ServerSettings(tls="self-signed"), "127.0.0.1", school)
+    assert tls is not None
+    with serving(ScriptedModel(), tls=tls) as served:
+        command = ("import", "small", "--board", served.url, "--unsigned")
+        assert "CERTIFICATE" in edgeai(tmp_path / "clinic", *command)["error"]["message"].upper()
+        monkeypatch.setenv("EDGEAI_CERTIFICATE", str(tls.certificate))
+        assert edgeai(tmp_path / "clinic", *command)["model"] == "small"
