@@ -64,7 +64,7 @@ def firmware_files(stages: Stages, plan: Plan, tools: Tools) -> Path | None:
 
     def make(folder: Path) -> None:
         source = f"{tools.mirror} {plan.base.suite} non-free-firmware"
-        [package] = download_packages(folder, [source], [f"{FIRMWARE_PACKAGE}:arm64"], alone=True)
+        [package] = download_packages(folder, [source], [FIRMWARE_PACKAGE], alone=True)
         unpack(package, folder / "package")
         note_packages(folder, [package])
         shutil.rmtree(folder / "apt")

@@ -135,6 +135,7 @@ def _disk(
         stages.progress("disk: putting it together")
         images = {"boot": folder / BOOT_IMAGE, "root-a": system / ROOT_IMAGE, "data": folder / DATA_IMAGE}
         assemble(plan, tools, places, images, bios_image(plan, tools, folder), folder / f"{plan.name}.img")
+        shutil.rmtree(content)
         for path in (folder / BOOT_IMAGE, folder / DATA_IMAGE, folder / "core.img"):
             path.unlink(missing_ok=True)
 
