@@ -153,9 +153,9 @@ def print_system(old: Path, new: Path, folder: Path) -> None:
 
 
 def print_compression(path: Path) -> None:
-    """What zlib would win on the first 32 MB of a file, a chunk at a time."""
+    """What zlib would win on every eighth chunk of a file."""
     started, before, after = time.perf_counter(), 0, 0
-    for chunk in islice(by_content(path, 64 << 10), 512):
+    for chunk in islice(by_content(path, 64 << 10), 0, None, 8):
         before += len(chunk)
         after += min(len(chunk), len(zlib.compress(chunk, 6)))
     speed = before / (time.perf_counter() - started) / 1e6
