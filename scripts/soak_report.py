@@ -127,7 +127,7 @@ def growth_table(found: Sequence[Growth]) -> str:
         [each.name, f"{each.median:.1f}", f"{each.grown:+.1f}", f"{each.bound:.1f}" if each.judged else "too short"]
         for each in found
     ]
-    return table(["second half", "median", "grown", "may grow"], rows)
+    return table(["last third", "median", "grown", "may grow"], rows)
 
 
 def peer_table(found: Mapping[str, Latencies]) -> str:
