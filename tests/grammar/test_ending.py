@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from edgeai.grammar import ending
+from edgeai.grammar import ending, road
 from edgeai.grammar.compiler import GrammarCompiler
 from edgeai.grammar.constraint import CompiledGrammar
 from edgeai.grammar.ending import Closers
@@ -117,6 +117,15 @@ def test_without_time_nothing_is_found_and_nothing_checked(
     assert not constraint.can_end([token], 100)
     assert constraint.way_out((), 101) is None
     assert constraint.can_end([token], 100)
+
+
+def test_patience_ends(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grammar whose ends take long to find holds nobody up for longer."""
+    monkeypatch.setattr(road, "PATIENCE", 0.0)
+    constraint = compiler.submit(from_regex("[a-z]{40}", param="")).result().start()
+    token = int(np.flatnonzero(constraint.masks(())[0])[0])
+    assert not constraint.can_end([token], 1)
+    assert constraint.can_end([token], 1), "nothing is looked for any more"
 
 
 def test_with_many_tokens_left_the_end_is_looked_for_now_and_then(
