@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from subprocess import SubprocessError
 from typing import Any
 
-from boot_guest import ACCESS_POINT, ATTEMPTS, BROKEN, COPY_TO_B, EXPORT, JOIN, KEEP, STATUS, TRY_B
+from boot_guest import ACCESS_POINT, ATTEMPTS, BREAK_B, COPY_TO_B, EXPORT, JOIN, KEEP, STATUS, TRY_B
 from boot_machine import MAC, Machine, make_stick, write_to_boot
 from boot_silence import sent
 from openai import OpenAI, OpenAIError
@@ -186,17 +186,18 @@ def usb_stick(lab: Lab) -> None:
 
 
 def rollback(lab: Lab) -> None:
-    """A system in slot b that cannot start is tried three times, and a is back; one that can becomes the good one."""
+    """A system in slot b with a damaged root is tried three times, then a is back; a sound one becomes the good one."""
     machine = lab.machine
     lab.start_with_key()
-    machine.run(COPY_TO_B.format(further=BROKEN), within=300)
+    machine.run(COPY_TO_B, within=300)
+    machine.run(BREAK_B)
     machine.run(TRY_B)
     started = time.monotonic()
     machine.restart(within=600)
     status = json.loads(machine.run(STATUS))
     require((status["running"], status["good"], status["tries_left"]) == ("a", "a", 0), f"after a broken b: {status}")
     lab.note("seconds from a broken b back to a", round(time.monotonic() - started))
-    machine.run(COPY_TO_B.format(further=""), within=300)
+    machine.run(COPY_TO_B, within=300)
     machine.run(TRY_B)
     machine.restart(within=300)
     deadline = time.monotonic() + 300 * machine.patience

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-BROKEN = "init=/nonexistent"  # what a system is started with that cannot start
+BREAK_B = "dd if=/dev/zero of=/dev/disk/by-partuuid/ed9ea100-03 bs=64K count=1 conv=fsync status=none"
 COPY_TO_B = """set -e
 mount -o remount,rw /boot/firmware
 dd if=/dev/disk/by-partuuid/ed9ea100-02 of=/dev/disk/by-partuuid/ed9ea100-03 bs=4M conv=fsync status=none
 rm -rf /boot/firmware/b && cp -r /boot/firmware/a /boot/firmware/b
-for file in /boot/firmware/b/cmdline.*; do sed -i "s|ed9ea100-02|ed9ea100-03|; s|slot=a|slot=b {further}|" $file; done
+for file in /boot/firmware/b/cmdline.*; do sed -i "s|ed9ea100-02|ed9ea100-03|; s|slot=a|slot=b|" $file; done
 sync
 """
 KEEP = """set -e
