@@ -6,6 +6,7 @@ of their own (`enter.py`).
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from edgeai.errors import NotFound, ProgramFailed
+from edgeai.errors import InvalidInput, NotFound, ProgramFailed
 from edgeai.imaging.stages import Stages
 
 SUITE = "trixie"
@@ -129,7 +130,9 @@ def python_path() -> dict[str, str]:
 
 
 def make_tools(stages: Stages) -> Tools:
-    """The tools, unpacked once. Raises `NotFound` and `ProgramFailed`."""
+    """The tools, unpacked once. Raises `InvalidInput` for anybody but root, `NotFound` and `ProgramFailed`."""
+    if os.geteuid() != 0:
+        raise InvalidInput("images are built by root: files of a system belong to many users", "a container is enough")
     mirror, security = machine_mirrors()
     inputs = {"suite": SUITE, "packages": PACKAGES}
     folder = stages.make("tools", inputs, lambda folder: _unpack_tools(folder, mirror))
