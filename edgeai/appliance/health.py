@@ -11,12 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edgeai.appliance.boot_partition import writable
 from edgeai.appliance.slots import open_slots
+from edgeai.config import home_dir
+from edgeai.package.store import PACKAGES_FOLDER
 
 HEALTHY_WITHIN_SECONDS = 900  # slow boards read a model for minutes
+ANSWER_SECONDS = 300
 BETWEEN_SECONDS = 2
 ADDRESS = ("127.0.0.1", 80)
 EDGEAI = "/usr/bin/edgeai"
@@ -36,10 +40,20 @@ def answers() -> bool:
         status, document = _ask("POST", "/v1/chat/completions", QUESTION, key)
     finally:
         _edgeai("keys", "revoke", KEY_NAME)
-    if status != http.HTTPStatus.OK:
-        print(f"the server refused a question with {status}: {document}", file=sys.stderr)
-        return False
-    return bool(document["choices"][0]["message"]["content"].strip())
+    return sound(status, document)
+
+
+def sound(status: int, document: Any) -> bool:
+    """Whether a server that works may say that: text, or that it has no model for chats."""
+    if status == http.HTTPStatus.OK:
+        return bool(document["choices"][0]["message"]["content"].strip())
+    print(f"the server refused a question with {status}: {document}", file=sys.stderr)
+    return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def nothing_to_serve(home: Path) -> bool:
+    """Whether the data partition is there and has no model: then there is no server to ask."""
+    return home.is_dir() and not any((home / PACKAGES_FOLDER).glob("[!.]*"))
 
 
 def healthy(within_seconds: float, checks: tuple[Callable[[], bool], ...] = (get_ready, answers)) -> bool:
@@ -60,7 +74,7 @@ def main() -> None:
     slots = open_slots()
     if not slots.status().on_trial:
         return
-    if healthy(HEALTHY_WITHIN_SECONDS):
+    if nothing_to_serve(home_dir()) or healthy(HEALTHY_WITHIN_SECONDS):
         with writable(slots.boot):
             slots.commit()
         print(f"slot {slots.current()} is good")
@@ -70,7 +84,7 @@ def main() -> None:
 
 
 def _ask(method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(*ADDRESS, timeout=120)
+    connection = http.client.HTTPConnection(*ADDRESS, timeout=ANSWER_SECONDS)
     try:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         connection.request(method, path, None if body is None else json.dumps(body), headers)

@@ -37,6 +37,26 @@ def test_a_trial_is_committed_or_ended(
     seen: list[list[str]] = []
     monkeypatch.setattr(health, "open_slots", lambda: slots)
     monkeypatch.setattr(health, "healthy", lambda seconds: well)
+    monkeypatch.setattr(health, "home_dir", lambda: tmp_path / "not-mounted")
     monkeypatch.setattr(health.subprocess, "run", lambda command, check: seen.append(command))
     health.main()
     assert (slots.status().good, seen) == (good, commands)
+
+
+def test_what_a_sound_server_may_say() -> None:
+    def said(text: str) -> dict[str, object]:
+        return {"choices": [{"message": {"content": text}}]}
+
+    assert health.sound(200, said("4"))
+    assert not health.sound(200, said(" "))
+    assert health.sound(404, {"error": "no model for chats"})
+    assert not health.sound(500, None)
+
+
+def test_a_board_without_models_has_nothing_to_serve(tmp_path: Path) -> None:
+    assert not health.nothing_to_serve(tmp_path / "not-mounted")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / ".lock").touch()
+    assert health.nothing_to_serve(tmp_path)
+    (tmp_path / "models" / "tiny").mkdir()
+    assert not health.nothing_to_serve(tmp_path)
