@@ -31,7 +31,6 @@ from typing import Any
 from edgeai.bundle.chunking import cut, mean_for
 from edgeai.bundle.writer import Contents, write_bundle
 from edgeai.package.package import Package
-from edgeai.warm import warm
 
 CHUNK_TEXT = 48  # bytes of the manifest for each chunk
 MEANS = (16 << 10, 64 << 10, 256 << 10)
@@ -73,7 +72,8 @@ class Mirror(SimpleHTTPRequestHandler):
         self.end_headers()
         with path.open("rb") as file:
             file.seek(start)
-            self.wfile.write(file.read(stop - start))
+            while start < stop:
+                start += self.wfile.write(file.read(min(1 << 20, stop - start)))
 
 
 def run(home: Path, *arguments: str | Path) -> tuple[dict[str, Any], float, int]:
@@ -86,7 +86,8 @@ def measured(arguments: list[str], home: Path) -> tuple[bytes, float, int]:
     """What Python prints, its seconds, and the most memory that it had, in bytes."""
     started = time.perf_counter()
     environment = os.environ | {"EDGEAI_HOME": str(home), "no_proxy": "127.0.0.1"}
-    process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE)
+    quiet: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, **quiet)
     with process.stdout or sys.stdin.buffer as output:
         said = output.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -184,7 +185,11 @@ def print_round(package: Path, folder: Path) -> None:
         print(f"import over HTTP: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {megabytes(done)} MB came")
         newer = folder / "newer"
         shutil.copytree(package, newer)
-        warm(Package.open(newer), [SYSTEM_PROMPT])
+        prompt = folder / "prompt.txt"
+        prompt.write_text(SYSTEM_PROMPT, encoding="utf-8")
+        run(
+            lab, "warm", newer, "--prompt", prompt
+        )  # not in this process: a child's memory is counted from its parent's
         run(lab, "export", newer, mirror / "model.bundle", "--sign-with", key)
         done, seconds, memory = run(folder / "mirror", "import", bundle)
         print(f"a new precomputed prompt: {seconds:.2f} s, {memory / 1e6:.0f} MB of memory, {megabytes(done)} MB came")
