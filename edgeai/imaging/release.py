@@ -9,6 +9,7 @@ All of it is the same for the same inputs, the signature too.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,10 @@ def components_of(plan: Plan, built: Built, packages: Sequence[Package]) -> list
 def compress(release: Release, tools: Tools, image: Path) -> None:
     """Write `.img.xz` and `.bmap` beside each other; the bmap is of the image that was unpacked."""
     binds = {image.parent: "/in", release.folder: "/out"}
-    tools.run(["bash", "-c", f"xz -T2 -6 --block-size=16MiB -c /in/{image.name} >/out/{image.name}.xz"], binds=binds)
+    threads = max(2, os.cpu_count() or 2)  # any number but one gives the same bytes
+    tools.run(
+        ["bash", "-c", f"xz -T{threads} -6 --block-size=16MiB -c /in/{image.name} >/out/{image.name}.xz"], binds=binds
+    )
     tools.run(["bmaptool", "create", "-o", f"/out/{release.path('.bmap').name}", f"/in/{image.name}"], binds=binds)
 
 
