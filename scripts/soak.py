@@ -176,7 +176,8 @@ class Soak:
         )
         if rest.descriptors > fresh.descriptors + SPARE_DESCRIPTORS:
             self.findings.problems.append(f"descriptors are left open: {rest.descriptors} of {fresh.descriptors}")
-        if any(each.judged for each in self.findings.growth) and rest.own_mib > 1.05 * used:
+        most = max(sample.own_mib for sample in window or [rest])
+        if any(each.judged for each in self.findings.growth) and rest.own_mib > 1.05 * most:
             self.findings.problems.append(f"memory does not come back: {rest.own_mib:.0f} MiB")
 
     def _finish(self) -> None:
