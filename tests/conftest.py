@@ -1,5 +1,7 @@
 """Fixtures live in `tests/fixtures`, one module per room."""
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "tests.fixtures.sources",
     "tests.fixtures.models",
@@ -7,3 +9,7 @@ pytest_plugins = [
     "tests.fixtures.images",
     "tests.fixtures.bundles",
 ]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("edgeai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgeai")

@@ -31,7 +31,9 @@ EFFORT = 10_000  # tokens that one search may write in all
 REACHES = (64, 256)  # tokens that a search writes before it tries something else; and at last as many as are asked for
 ALTERNATIVES = 16  # that are tried at one place
 CHOICES = 2  # other ones than usual that are tried together
-SECONDS = 0.5  # that one look for an end may take, whatever the grammar
+SECONDS = (
+    0.5  # of processor time that one look for an end may take, whatever the grammar: a busy machine gives up no sooner
+)
 _CLOSING = re.compile(rb'["\]}]+')
 _OPENING = re.compile(rb'"[^",:\]}\s].*')  # where it may come, a quote begins a string
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]
@@ -181,11 +183,11 @@ class EndFinder:
 
         A way that was `left` is gone on where it is met again.
         """
-        return self._follow(matcher, (), most, self.preferred, [], time.perf_counter() + SECONDS, left)
+        return self._follow(matcher, (), most, self.preferred, [], time.thread_time() + SECONDS, left)
 
     def search(self, matcher: LLMatcher, most: int) -> End | None:
         """An end in at most `most` tokens, where necessary by other choices than the known ones."""
-        until = time.perf_counter() + SECONDS
+        until = time.thread_time() + SECONDS
         for reach in (*REACHES, max(most, LONGEST)):
             end = self._search(matcher, most, reach, until)
             if end is not None:
@@ -239,7 +241,7 @@ class EndFinder:
         written = list(begun)
         matcher.consume_tokens(written)
         before, repeated, depths = b"", 0, _Depths(self.closers.spelling)
-        while not matcher.is_stopped() and len(written) <= most and time.perf_counter() < until:
+        while not matcher.is_stopped() and len(written) <= most and time.thread_time() < until:
             more = matcher.compute_ff_tokens()
             if not more:
                 if matcher.is_accepting():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CLOSE = 96  # tokens to spare, from which on every token is checked; a token seldom makes the end that much farther
 STRIDE = 8  # with more to spare, this share of them may be said before the next check
-PATIENCE = 2.0  # seconds that looking for ends may take in one text; grammars that need more are rare, or hostile
+PATIENCE = 2.0  # seconds of processor time for all looks of a text; grammars that need more are rare, or hostile
 
 
 class Road:
@@ -74,12 +74,12 @@ class Road:
             return End(self._ends.closers.eos[:1], over=True)
         if way is not None and way.cost <= left and probe.validate_tokens(list(way.tokens)) == len(way.tokens):
             return way
-        started = time.perf_counter()
+        started = time.thread_time()
         most = max(left, LONGEST)
         found = self._ends.find(probe, most, way) or self._ends.search(probe, most)
         if thorough and found is not None and found.cost > left:
             found = self._ends.search(probe, left)
-        self._spent += time.perf_counter() - started
+        self._spent += time.thread_time() - started
         self._lost = self._lost or self._spent > PATIENCE
         return found
 

@@ -135,7 +135,7 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     return BlockStore(folder, BlockFormat(block, shape.kv_type), disk_bytes=1 << 20, daily_bytes=1 << 30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schedule=st.lists(jobs, min_size=1, max_size=7),
     budget=st.sampled_from([192, 320, 2048]),

@@ -100,7 +100,7 @@ def test_the_naive_loop_on_it_is_numpys_greedy_choice(graph: Path) -> None:
 requests = st.tuples(st.integers(1, 90), st.integers(0, 5), st.integers(1, 40), st.integers(0, 8))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schedule=st.lists(requests, min_size=1, max_size=6),
     budget=st.sampled_from([256, 2048]),

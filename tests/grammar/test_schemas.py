@@ -99,7 +99,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(schema=SCHEMAS, seed=st.integers(0, 1000))
 def test_texts_of_generated_schemas_are_valid(
     compiler: GrammarCompiler, smollm_tokenizer: Tokenizer, schema: dict[str, Any], seed: int

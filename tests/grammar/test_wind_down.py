@@ -115,7 +115,7 @@ PARTS: st.SearchStrategy[Part] = st.recursive(
 WHOLE = st.builds(_or_itself, PARTS, st.lists(NAMES, min_size=1, max_size=3, unique=True))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(part=WHOLE, seed=st.integers(0, 1000), extra=st.sampled_from([0, 1, 30, 100]))
 def test_a_budget_of_the_shortest_answer_and_a_margin_is_enough(
     compiler: GrammarCompiler, smollm_tokenizer: Tokenizer, part: Part, seed: int, extra: int

@@ -46,7 +46,7 @@ def complaint(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "experts", "unigram", "bpe", "part"])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bits(kind: str, tmp_path: Path, data: st.DataObject) -> None:
     whole = sound(kind)

@@ -164,7 +164,7 @@ def _complaint(path: Path) -> str:
     return ""
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.tuples(st.integers(0, HEADER - 1), st.integers(0, 7)), min_size=1, max_size=4))
 def test_flipped_bits_in_the_header_never_raise_anything_else(tmp_path: Path, flips: list[tuple[int, int]]) -> None:
     path = tmp_path / "flipped.gguf"

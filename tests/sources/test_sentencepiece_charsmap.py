@@ -61,7 +61,7 @@ def test_a_replacement_that_would_begin_inside_a_character_is_refused() -> None:
         check_charsmap(bytes(table), "model.gguf")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(flips=st.lists(st.tuples(st.integers(0, len(TABLE) - 1), st.integers(0, 7)), min_size=1, max_size=6))
 def test_what_passes_the_check_never_breaks_the_library(flips: list[tuple[int, int]]) -> None:
     table = flipped(*flips)

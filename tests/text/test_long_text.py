@@ -24,7 +24,7 @@ texts = st.lists(st.tuples(st.sampled_from(UNITS), st.integers(1, 40_000)), min_
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=texts, shielded=st.booleans())
 def test_what_fits_is_never_refused_and_what_is_far_too_long_always(
     smollm_tokenizer: Tokenizer, text: str, shielded: bool

@@ -22,7 +22,7 @@ def parser(thinking: Thinking) -> ReasoningParser:
     return ReasoningParser(THINK, thinking, PlainParser())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PARTS, PARTS, st.booleans(), st.lists(st.integers(0, 80), max_size=8))
 def test_thoughts_and_answer(thought: str, answer: str, opened: bool, cuts: list[int]) -> None:
     text = ("" if opened else "<think>") + f"{thought}</think>{answer}"
@@ -32,7 +32,7 @@ def test_thoughts_and_answer(thought: str, answer: str, opened: bool, cuts: list
     assert shown == answer.lstrip(" \n")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(Thinking), st.text(alphabet="ab<think>/\n ", max_size=50), st.lists(st.integers(0, 50), max_size=6)
 )
@@ -42,7 +42,7 @@ def test_events_do_not_depend_on_the_cuts(thinking: Thinking, text: str, cuts: l
     assert list(merged(parsed(parser(thinking), pieces_of(text, cuts)))) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PARTS)
 def test_a_reply_without_thoughts_is_as_it_was(answer: str) -> None:
     for thinking in (Thinking.POSSIBLE, Thinking.OVER):

@@ -23,7 +23,7 @@ def stream(tokenizer: Tokenizer, ids: list[int], *, skip_control: bool = True) -
     return [*map(detokenizer.push, ids), detokenizer.finish()]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(ids=st.lists(st.integers(0, VOCAB - 1), max_size=30), skip=st.booleans())
 def test_pieces_add_up_to_the_whole(tiny: Tokenizer, ids: list[int], skip: bool) -> None:
     """Nearly all of these ids are single bytes: mostly broken UTF-8."""

@@ -71,7 +71,7 @@ def test_decode_is_the_librarys(smollm_tokenizer: Tokenizer, library: tokenizers
         assert smollm_tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ids=st.lists(st.integers(0, 49151), max_size=40))
 def test_decode_of_any_ids_is_the_librarys(
     smollm_tokenizer: Tokenizer, library: tokenizers.Tokenizer, ids: list[int]
@@ -114,7 +114,6 @@ def test_control_tokens_are_hidden_and_user_defined_ones_are_not(tiny: Tokenizer
     assert tiny.decode(ids, skip_control=False) == "<|im_start|>a<think>b<|im_end|>"
 
 
-@settings(deadline=None)
 @given(text=ATTACKS)
 def test_plain_text_never_becomes_a_control_token(tiny: Tokenizer, text: str) -> None:
     ids = tiny.encode(text)
@@ -122,13 +121,13 @@ def test_plain_text_never_becomes_a_control_token(tiny: Tokenizer, text: str) ->
     assert tiny.decode(ids) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=ATTACKS)
 def test_shielded_text_is_encoded_as_plain_text(tiny: Tokenizer, text: str) -> None:
     assert tiny.encode_shielded(tiny.shield(text)) == tiny.encode(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parts=st.lists(ATTACKS, max_size=4))
 def test_shielded_parts_cannot_make_a_control_token_together(tiny: Tokenizer, parts: list[str]) -> None:
     together = "".join(map(tiny.shield, parts))

@@ -45,7 +45,7 @@ def test_none_is_no_problem(package: Package, tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_changed_byte_goes_unseen(package: Package, tmp_path_factory: pytest.TempPathFactory, data) -> None:
     home = tmp_path_factory.mktemp("home")
     original = make_profile(package, threads=1, spin_us=None)

@@ -19,7 +19,7 @@ ALL = st.sampled_from(sorted(FORMATS))
 WEATHER = {"city": "Kisumu", "days": [1, 2], "note": 'a "b" {c}'}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ALL, WORDS, CALLS, st.sampled_from([None, 2]), st.lists(st.integers(0, 300), max_size=12))
 def test_calls_are_found_however_they_are_cut(
     name: str, before: str, calls: list[Call], indent: int | None, cuts: list[int]
@@ -33,7 +33,7 @@ def test_calls_are_found_however_they_are_cut(
     assert [(called, json.loads(arguments)) for called, arguments in found] == calls
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     ALL, st.text(alphabet='ab <>/tol_cals[]{}",:;|\n\\TOLCAS', max_size=60), st.lists(st.integers(0, 60), max_size=8)
 )
@@ -46,7 +46,7 @@ def test_events_do_not_depend_on_the_cuts(name: str, text: str, cuts: list[int])
     assert list(merged(parsed(form.parser(), list(text)))) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ALL, st.text(alphabet="ab <tol_c>[]|/\n{", max_size=40))
 def test_plain_text_comes_out_as_it_went_in(name: str, text: str) -> None:
     form = FORMATS[name]
@@ -55,7 +55,7 @@ def test_plain_text_comes_out_as_it_went_in(name: str, text: str) -> None:
     assert put_together(parsed(form.parser(), list(text))) == ("", text, [])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ALL, WORDS, CALLS, st.integers(0, 200))
 def test_a_reply_that_is_cut_short_shows_no_marker(name: str, before: str, calls: list[Call], length: int) -> None:
     form = FORMATS[name]
