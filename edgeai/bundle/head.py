@@ -7,13 +7,13 @@ import hashlib
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Self
 
 from edgeai.bundle.manifest import LARGEST_MANIFEST, Chunk, Manifest, manifest_bytes, parse_manifest
 from edgeai.errors import BundleError
+
+if TYPE_CHECKING:  # a server that starts has no use for it yet
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MAGIC = b"EDGEAIB1"
 CONTEXT = b"edgeai bundle 1\n"  # so that a signature of this key over something else is none of a bundle
@@ -94,6 +94,9 @@ def exactly(data: bytes, size: int) -> bytes:
 
 
 def _check(public: bytes, signature: bytes, body: bytes) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, CONTEXT + body)
     except (InvalidSignature, ValueError):

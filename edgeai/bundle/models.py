@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from edgeai.bundle.head import Head
@@ -23,6 +23,9 @@ from edgeai.package.manifest import MANIFEST_NAME, Licence
 from edgeai.package.package import Package
 from edgeai.progress import Progress, silent
 from edgeai.recipe import Strict, describe_errors
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ADAPTERS_FOLDER = "adapters"  # in the bundle: adapters/NAME/adapter.json and weights.bin
 KEPT_FOLDER = "bundles"  # in the home: heads of bundles that were signed, by the name of the model's folder

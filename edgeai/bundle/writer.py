@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from edgeai.bundle.chunking import cut, mean_for
@@ -19,6 +18,9 @@ from edgeai.errors import BundleError, InvalidInput
 from edgeai.package import durable
 from edgeai.progress import Progress, silent
 from edgeai.recipe import describe_errors
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
