@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -83,12 +84,16 @@ class PackageLoader:
         if package.digest in self._markers:
             self._markers[package.digest].ready()
 
-    async def unload(self, package: Package, loaded: AsyncModel | AsyncEncoder) -> None:
-        """Close the model and give its memory back."""
+    async def unload(self, package: Package, loaded: AsyncModel | AsyncEncoder | None) -> None:
+        """Close the model, if there is one, and give its memory back, if the caller has no reference to it left."""
         from edgeai.device.heap import trim_heap
 
+        if loaded is None:
+            return
         await loaded.close()
         self._forget(package.digest)
+        del loaded
+        gc.collect()
         trim_heap()
 
     def _watch(self, package: Package) -> RunMarker:

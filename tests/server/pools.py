@@ -27,7 +27,8 @@ class FunctionLoader:
         self.load = load
 
     async def unload(self, package: Any, loaded: Any) -> None:
-        await loaded.close()
+        if loaded is not None:
+            await loaded.close()
 
 
 class Plenty:

@@ -35,7 +35,7 @@ class Loader(Protocol):
         """Takes seconds; for a thread. Raises `PackageError`, `OutOfMemory`, `TrialFailed`."""
         ...
 
-    async def unload(self, package: Package, loaded: AsyncModel | AsyncEncoder) -> None:
+    async def unload(self, package: Package, loaded: AsyncModel | AsyncEncoder | None) -> None:
         """Its memory is free when this returns, if nobody else holds on to it."""
         ...
 
@@ -292,9 +292,7 @@ class Residents:
 
     async def _unload(self, resident: Resident) -> None:
         self._forget(resident)
-        loaded = resident.take()
-        if loaded is not None:
-            await self._loader.unload(resident.package, loaded)
+        await self._loader.unload(resident.package, resident.take())
 
     def _forget(self, resident: Resident) -> None:
         if resident in self._retired:
