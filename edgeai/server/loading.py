@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -93,7 +92,6 @@ class PackageLoader:
         await loaded.close()
         self._forget(package.digest)
         del loaded
-        gc.collect()
         trim_heap()
 
     def _watch(self, package: Package) -> RunMarker:
