@@ -63,9 +63,9 @@ def test_the_browsers_language_is_taken(phone: Any) -> None:
 def test_the_drawer_opens_on_a_phone(phone: Any) -> None:
     assert not phone.locator("aside").is_visible()
     phone.get_by_role("button", name=messages("sw")["conversations"]).tap()
-    assert phone.get_by_role("button", name=messages("sw")["newChat"]).is_visible()
+    phone.get_by_role("button", name=messages("sw")["newChat"]).wait_for()
     phone.get_by_role("button", name=messages("sw")["newChat"]).tap()
-    assert not phone.locator("aside").is_visible()
+    phone.locator("aside").wait_for(state="hidden")
 
 
 def test_fingers_hit_the_buttons(phone: Any) -> None:
