@@ -10,11 +10,8 @@ first and comes last.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +22,9 @@ from pydantic import ValidationError
 from edgeai.appliance.boot_partition import writable
 from edgeai.appliance.loader import SLOTS, Slot
 from edgeai.appliance.slots import COMMAND_LINE, Slots, open_slots
-from edgeai.bundle.assembly import Assembly, Seed
+from edgeai.bundle.assembly import Assembly, Seed, require_room
 from edgeai.bundle.keys import TrustedKey, TrustStore
-from edgeai.bundle.manifest import FileRecord, Manifest
+from edgeai.bundle.manifest import Manifest
 from edgeai.bundle.reader import Bundle
 from edgeai.errors import BundleError, InvalidInput, StateDamaged, UpdateRefused
 from edgeai.package import durable
@@ -210,7 +207,7 @@ def _write_boot_files(bundle: Bundle, device: Device, slot: Slot, progress: Prog
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-    _require_room(places, folder)
+    require_room(places, folder, spare=SPARE_BYTES)
     with Assembly(places, progress) as assembly:
         seeds = ((running / path.relative_to(folder), record) for path, record in places.items())
         assembly.reuse(Seed(path, record) for path, record in seeds if path.is_file())
@@ -226,21 +223,12 @@ def _write_boot_files(bundle: Bundle, device: Device, slot: Slot, progress: Prog
     return assembly
 
 
-def _require_room(places: Mapping[Path, FileRecord], folder: Path) -> None:
-    there = sum(path.stat().st_size for path in places if path.is_file())
-    needed = sum(record.size for record in places.values()) - there + SPARE_BYTES
-    if shutil.disk_usage(folder).free < needed:
-        raise durable.no_room(folder, needed)
-
-
 @contextlib.contextmanager
 def _alone(boot: Path) -> Iterator[None]:
     """One update at a time. Raises `InvalidInput`."""
-    descriptor = os.open(boot, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(durable.locked_folder(boot, wait=False))
+        except BlockingIOError:
+            raise InvalidInput("an update is being installed already", "wait until that is done") from None
         yield
-    except BlockingIOError:
-        raise InvalidInput("an update is being installed already", "wait until that is done") from None
-    finally:
-        os.close(descriptor)

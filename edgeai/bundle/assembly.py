@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,6 +165,20 @@ class Assembly:
 
     def _path(self, descriptor: int) -> Path:
         return next(path for path, opened in self._descriptors.items() if opened == descriptor)
+
+
+def require_room(places: Mapping[Path, FileRecord], folder: Path, *, spare: int) -> None:
+    """Raises `OutOfDisk` where the disk of `folder` has no room for what places lack, and `spare` bytes more."""
+    there = sum(_held(path) for path in places if path.is_file())
+    needed = sum(record.size for record in places.values()) - there + spare
+    if shutil.disk_usage(folder).free < needed:
+        raise durable.no_room(folder, needed)
+
+
+def _held(path: Path) -> int:
+    """Bytes of a file that are on the disk: holes are not, and a half-filled cluster is no more than it holds."""
+    status = path.stat()
+    return min(status.st_size, status.st_blocks * durable.SECTOR_BYTES)
 
 
 def _write_at(descriptor: int, data: bytes, at: int, path: Path) -> None:

@@ -8,14 +8,12 @@ an adapter, never an adapter without its model; the next import of the bundle do
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeai.bundle.assembly import Assembly, Seed, Tally
+from edgeai.bundle.assembly import Assembly, Seed, Tally, require_room
 from edgeai.bundle.keys import TrustedKey, TrustStore
 from edgeai.bundle.manifest import FileRecord, Manifest
 from edgeai.bundle.models import ADAPTERS_FOLDER, ModelInfo, keep_head, own_aliases
@@ -93,7 +91,7 @@ def import_model(
 def _collect(bundle: Bundle, store: Store, folder: Path, needed: Files, *, delta: bool, progress: Progress) -> Tally:
     """Bring the files that are needed together in `folder`."""
     places = {_place(folder, name): record for name, record in needed.items()}
-    _require_room(places, folder)
+    require_room(places, folder, spare=SPARE_BYTES)
     with Assembly(places, progress) as assembly:
         if delta:
             assembly.reuse(_seeds(store, bundle.head.manifest, places.values()))
@@ -190,14 +188,6 @@ def _place(folder: Path, name: str) -> Path:
     return folder / name if "/" in name else folder / _PACKAGE / name
 
 
-def _require_room(places: Mapping[Path, FileRecord], folder: Path) -> None:
-    """Raises `OutOfDisk` before anything has come."""
-    there = sum(path.stat().st_blocks * durable.SECTOR_BYTES for path in places if path.is_file())
-    needed = sum(record.size for record in places.values()) - there + SPARE_BYTES
-    if shutil.disk_usage(folder).free < needed:
-        raise durable.no_room(folder, needed)
-
-
 @contextlib.contextmanager
 def _incoming(home: Path, name: str, digest: str) -> Iterator[Path]:
     """The folder in which this bundle comes together, locked."""
@@ -206,7 +196,7 @@ def _incoming(home: Path, name: str, digest: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_locked(folder))
+            stack.enter_context(durable.locked_folder(folder, wait=False))
         except BlockingIOError:
             raise InvalidInput(f"{name} is being imported already", "wait until that is done") from None
         yield folder
@@ -217,16 +207,5 @@ def _forget_others(folder: Path) -> None:
     name, _, digest = folder.name.rpartition("-")
     for path in folder.parent.glob(f"{name}-{'?' * len(digest)}"):
         if path.is_dir():
-            with contextlib.suppress(BlockingIOError), _locked(path):
+            with contextlib.suppress(BlockingIOError), durable.locked_folder(path, wait=False):
                 shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises BlockingIOError where somebody else has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -163,8 +163,4 @@ def _runs(ordered: Sequence[Chunk], offsets: Mapping[Chunk, int]) -> Iterator[Se
 
 
 def _all_of(origin: Origin, start: int, size: int) -> bytes:
-    return exactly(_joined(origin.stream(start, start + size)), size)
-
-
-def _joined(pieces: Iterable[bytes]) -> bytes:
-    return b"".join(pieces)
+    return exactly(b"".join(origin.stream(start, start + size)), size)

@@ -31,9 +31,7 @@ EFFORT = 10_000  # tokens that one search may write in all
 REACHES = (64, 256)  # tokens that a search writes before it tries something else; and at last as many as are asked for
 ALTERNATIVES = 16  # that are tried at one place
 CHOICES = 2  # other ones than usual that are tried together
-SECONDS = (
-    0.5  # of processor time that one look for an end may take, whatever the grammar: a busy machine gives up no sooner
-)
+SECONDS = 0.5  # of processor time that one look for an end may take, whatever the grammar
 _CLOSING = re.compile(rb'["\]}]+')
 _OPENING = re.compile(rb'"[^",:\]}\s].*')  # where it may come, a quote begins a string
 _VALUES = [b"[]", b"{}", *(str(digit).encode() for digit in range(10)), b"null", b"true", b"false"]

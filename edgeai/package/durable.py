@@ -130,7 +130,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     """A locked, empty folder in `parent`, removed at the end unless `publish_folder` renamed it."""
     path = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
     path.chmod(0o755)
-    with _locked_folder(path):
+    with locked_folder(path):
         try:
             yield path
         finally:
@@ -194,10 +194,11 @@ def sync_tree(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked_folder(path: Path) -> Iterator[None]:
+def locked_folder(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder alone. Without `wait` it raises BlockingIOError where somebody else has it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -220,7 +221,7 @@ def _replace_in_two_steps(temporary: Path, final: Path) -> None:
     """For filesystems without an exchange: a crash between the renames is undone by `clean_stale`."""
     old = final.with_name(REPLACED_PREFIX + final.name)
     _remove(old)
-    with _locked_folder(final):
+    with locked_folder(final):
         final.rename(old)
         temporary.rename(final)
         sync_folder(final.parent)
