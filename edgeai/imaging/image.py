@@ -18,10 +18,11 @@ from edgeai.imaging.models import installed, make_models
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.root import make_root, make_site
 from edgeai.imaging.rootfs import ROOTFS_NAME, make_rootfs
-from edgeai.imaging.stages import Stages, code_digest, file_digest, tree_digest
+from edgeai.imaging.stages import Stages, code_digest, tree_digest
 from edgeai.imaging.tools import Tools, make_tools
 from edgeai.imaging.tree import Tree
 from edgeai.imaging.wheels import lock_path, make_wheels
+from edgeai.package.package import file_digest
 from edgeai.recipe import recipes_folder
 
 ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE = "root.erofs", "boot.fat", "data.ext4"

@@ -7,10 +7,10 @@ from pathlib import Path
 from edgeai.config import cache_dir
 from edgeai.imaging import stages as stages_module
 from edgeai.imaging.plan import Plan
-from edgeai.imaging.stages import Stages, code_digest, file_digest
+from edgeai.imaging.stages import Stages, code_digest
 from edgeai.package.cpu_targets import GENERIC, cpu_target
 from edgeai.package.manifest import MANIFEST_NAME
-from edgeai.package.package import Package
+from edgeai.package.package import Package, file_digest
 from edgeai.package.store import Store
 from edgeai.recipe import Recipe, find_recipe
 

@@ -33,11 +33,10 @@ from edgeai.imaging.sbom import (
     unpacked_components,
     wheel_components,
 )
-from edgeai.imaging.stages import file_digest
 from edgeai.imaging.tools import UNPACKED, Tools
 from edgeai.imaging.tree import Tree
 from edgeai.package.manifest import LICENCE_NAME
-from edgeai.package.package import Package
+from edgeai.package.package import Package, file_digest
 from edgeai.progress import Progress, silent
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"

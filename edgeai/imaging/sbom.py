@@ -17,11 +17,10 @@ from urllib.parse import quote
 
 import edgeai
 from edgeai.imaging.plan import Plan
-from edgeai.imaging.stages import file_digest
 from edgeai.imaging.tree import Tree
 from edgeai.licences import OPEN
 from edgeai.package.manifest import MANIFEST_NAME
-from edgeai.package.package import Package
+from edgeai.package.package import Package, file_digest
 
 NO_ASSERTION = "NOASSERTION"
 _DEBIAN_NAMES = {

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeai.package.durable import raise_if_full
+from edgeai.package.package import file_digest
 from edgeai.progress import Progress, silent
 
 _UNFINISHED = ".unfinished-"
@@ -65,12 +66,6 @@ class Stages:
 def digest(inputs: Mapping[str, Any]) -> str:
     """SHA-256 of inputs: anything that JSON can say, in hex."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:

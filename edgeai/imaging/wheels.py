@@ -18,8 +18,9 @@ from pathlib import Path
 
 from edgeai.errors import InvalidInput, NotFound, SourceError
 from edgeai.imaging.schema import Architecture
-from edgeai.imaging.stages import Stages, file_digest
+from edgeai.imaging.stages import Stages
 from edgeai.imaging.tools import run
+from edgeai.package.package import file_digest
 
 MACHINES: dict[Architecture, str] = {"arm64": "aarch64", "amd64": "x86_64"}
 _GLIBC = 41  # trixie's is 2.41; it runs wheels made for any older one

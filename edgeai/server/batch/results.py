@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import threading
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,6 @@ class Results:
         self.counts = {OUTPUT: 0, ERRORS: 0}
         self._folder = folder
         self._files: dict[str, FileIO] = {}
-        self._lock = threading.Lock()  # a thread may still write when nobody waits for it any more
 
     def __enter__(self) -> Self:
         for name in (OUTPUT, ERRORS):
@@ -36,17 +34,15 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
-            for file in self._files.values():
-                file.close()
+        for file in self._files.values():
+            file.close()
 
     def add(self, custom_id: str, status: int, body: Any) -> None:
         """Keep an answer; what has no status of success goes to the errors. Raises `OutOfDisk`."""
         response = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": body}
         line = {"id": f"batch_req_{secrets.token_hex(12)}", "custom_id": custom_id, "response": response, "error": None}
-        with self._lock:
-            self._append(OUTPUT if status == 200 else ERRORS, line)
-            self.done.add(custom_id)
+        self._append(OUTPUT if status == 200 else ERRORS, line)
+        self.done.add(custom_id)
 
     def read(self, name: str) -> bytes:
         """All lines of `name`."""
