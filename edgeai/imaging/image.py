@@ -98,7 +98,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         work.mkdir()
         stages.progress("root: putting it together")
         tree = make_root(plan, tools, rootfs / ROOTFS_NAME, site, work, version=wanted.version, trusted=wanted.trusted)
-        check_tree(tree, Machine.here((tools.mirror, tools.security), stages.cache), "the root")
+        check_tree(tree, _machine(stages, tools), "the root")
         tree.write(work / "root.tar", plan.base.epoch, top=True)
         stages.progress("root: compressing it")
         make_erofs(plan, tools, work / "root.tar", folder / ROOT_IMAGE)
@@ -120,7 +120,7 @@ def _disk(
     }
 
     def make(folder: Path) -> None:
-        machine = Machine.here((tools.mirror, tools.security), stages.cache)
+        machine = _machine(stages, tools)
         content = folder / "boot"
         content.mkdir()
         fill_slot(plan, system / "boot", content, version)
@@ -141,6 +141,10 @@ def _disk(
             path.unlink(missing_ok=True)
 
     return stages.make(f"disk-{plan.board_name}", inputs, make)
+
+
+def _machine(stages: Stages, tools: Tools) -> Machine:
+    return Machine.here((tools.mirror, tools.security), stages.cache, distribution=tools.distribution)
 
 
 def data_tree(plan: Plan, models: Path) -> Tree:

@@ -41,7 +41,6 @@ FORBIDDEN_FILES = {
 UNSET_MACHINE_ID = (b"uninitialized\n", b"")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{60,}")
 _ANYBODY = frozenset({"localhost", "debian", "builder", "edgeai", "ubuntu", "raspberrypi", "host", "buildd"})
-_EVERYBODYS_MIRROR = ".debian.org"
 _SHORTEST_NAME = 4
 _SHOWN = 20
 _CHUNK = 1 << 22
@@ -54,8 +53,11 @@ class Machine:
     words: tuple[str, ...]
 
     @classmethod
-    def here(cls, mirrors: Iterable[str], *folders: Path) -> Self:
-        """What is known of this machine: its mirrors, name, checkout, home and the folders that are given."""
+    def here(cls, mirrors: Iterable[str], *folders: Path, distribution: str = "") -> Self:
+        """What is known of this machine: its mirrors, name, checkout, home and the folders that are given.
+
+        Mirrors under the domain of the `distribution` are everybody's, and packages name them.
+        """
         words = [str(Path(edgeai.__file__).resolve().parents[1]), *(str(folder.resolve()) for folder in folders)]
         words.append("/tmp/mmdebstrap.")  # noqa: S108
         name = socket.gethostname()
@@ -65,7 +67,7 @@ class Machine:
         if home.startswith("/home/"):
             words.append(home)
         hosts = {urlsplit(mirror).hostname for mirror in mirrors}
-        words += sorted(host for host in hosts if host and not host.endswith(_EVERYBODYS_MIRROR))
+        words += sorted(host for host in hosts if host and not (distribution and host.endswith(f".{distribution}")))
         return cls(tuple(dict.fromkeys(words)))
 
 

@@ -7,6 +7,7 @@ of their own (`enter.py`).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from edgeai.errors import InvalidInput, NotFound, ProgramFailed
+from edgeai.errors import InvalidInput, NotFound, ProgramFailed, StateDamaged
 from edgeai.imaging.stages import Stages
 
 SUITE = "trixie"
@@ -51,8 +52,6 @@ PACKAGES = (
     *("bmap-tools", "dosfstools", "e2fsprogs", "erofs-utils", "fdisk", "libarchive13t64", "mtools", "xz-utils", "zstd"),
     *("grub-common", "grub-efi-amd64-bin", "grub-efi-arm64-bin:arm64", "grub-pc-bin", "python3"),
 )
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
-DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 UNPACKED = "packages.txt"
 _ERROR_TAIL = 3000  # characters of a failed program's words
@@ -69,6 +68,15 @@ class Tools:
     root: Path
     mirror: str
     security: str
+
+    @property
+    def distribution(self) -> str:
+        """The domain of whoever makes the packages, as their os-release has it: nobody is known by it."""
+        release = (self.root / "usr" / "lib" / "os-release").read_text(encoding="utf-8")
+        home = re.search(r'(?m)^HOME_URL="https?://(?:www\.)?([^/"]+)', release)
+        if home is None:
+            raise StateDamaged(f"{self.root} has an os-release without HOME_URL", "delete the cache of tools")
+        return home[1]
 
     def run(
         self,
@@ -140,16 +148,21 @@ def make_tools(stages: Stages) -> Tools:
 
 
 def machine_mirrors() -> tuple[str, str]:
-    """The mirrors of Debian and of its security updates that this machine uses, or those that are near everywhere."""
+    """The mirrors of Debian and of its security updates that this machine uses. Raises `NotFound` where it has none."""
     try:
         sites = [site.rstrip("/") for site in run(["apt-get", "indextargets", "--format", "$(SITE)"]).splitlines()]
     except NotFound as error:
         raise NotFound(
             "this machine has no apt-get", "images are built on Debian or Ubuntu", param="program"
         ) from error
-    mirror = next((site for site in sites if site.endswith("/debian")), DEFAULT_MIRROR)
-    security = next((site for site in sites if site.endswith(("/debian-security", "security.debian.org"))), None)
-    return mirror, security or DEFAULT_SECURITY
+    mirror = next((site for site in sites if site.endswith("/debian")), None)
+    if mirror is None:
+        raise NotFound(
+            "apt knows no mirror of Debian",
+            "on Ubuntu: add one to /etc/apt/sources.list.d, signed by Debian's archive keyring",
+            param="mirror",
+        )
+    return mirror, next((site for site in sites if site.endswith("/debian-security")), f"{mirror}-security")
 
 
 def download_packages(folder: Path, sources: Sequence[str], packages: Sequence[str], *, alone: bool) -> list[Path]:

@@ -32,7 +32,7 @@ def test_a_clean_tree_has_none() -> None:
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        ("etc/apt/sources.list", b"deb http://deb.debian.org/debian trixie main\n"),
+        ("etc/apt/sources.list", b"deb http://packages.example/debian trixie main\n"),
         ("etc/ssh/ssh_host_ed25519_key", b"x"),
         ("etc/machine-id", b"0123456789abcdef0123456789abcdef\n"),
         ("var/lib/dbus/machine-id", b""),
@@ -67,5 +67,11 @@ def test_a_word_across_two_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_public_mirror_tells_nothing_and_ones_own_does() -> None:
-    assert "deb.debian.org" not in Machine.here(["http://deb.debian.org/debian"]).words
-    assert "10.0.0.5" in Machine.here(["http://10.0.0.5:3142/debian"]).words
+    mirrors = [
+        "http://packages.distribution.example/debian",
+        "http://10.0.0.5:3142/debian",
+        "http://mirror.example/debian",
+    ]
+    words = Machine.here(mirrors, distribution="distribution.example").words
+    assert {"10.0.0.5", "mirror.example"} <= set(words)
+    assert "packages.distribution.example" not in words
