@@ -57,6 +57,10 @@ class Grub:
         """Start `slot` at most `TRIES` times."""
         self._change({"try": slot, "tries": str(TRIES)})
 
+    def end_trial(self) -> None:
+        """No tries are left."""
+        self._change({"tries": "0"})
+
     def set_good(self, slot: Slot) -> None:
         """Start `slot` from now on, and try none."""
         self._change({"good": slot, "try": "", "tries": "0"})

@@ -40,6 +40,9 @@ class Loader(Protocol):
     def set_trial(self, slot: Slot) -> None:
         """Start `slot` once or a few times, before the good one again."""
 
+    def end_trial(self) -> None:
+        """Try nothing any more, and remember what was tried in vain, where the files can tell."""
+
     def set_good(self, slot: Slot) -> None:
         """Start `slot` from now on, and try none."""
 

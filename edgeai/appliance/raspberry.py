@@ -52,6 +52,9 @@ class Raspberry:
         """Start `slot` once, at the reboot that is told so."""
         overwrite_sector(self.tryboot, slot_file(slot))
 
+    def end_trial(self) -> None:
+        """The firmware forgets it by itself."""
+
     def set_good(self, slot: Slot) -> None:
         """Start `slot` from now on. Its `tryboot.txt`, which made it start now, names it already."""
         overwrite_sector(self.config, slot_file(slot))

@@ -4,7 +4,7 @@ The boot loader's own files on the boot partition are the only truth, so nothing
 one write of one disk sector: a power cut leaves the old state or the new one.
 
     try_once(b), reboot ──► b runs and is healthy ──► commit(): b is good
-                       └──► b fails, or the power does too often ──► a, which still is good, starts again
+                       └──► b fails (give_up()), or the power does too often ──► a, which still is good, starts again
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ class Slots:
         """The running system is good. It changes nothing if it was. Raises `StateDamaged`."""
         if self.status().on_trial:
             self.loader.set_good(self.running)
+
+    def give_up(self) -> None:
+        """The running system failed its trial and is not tried again. It changes nothing for a good one."""
+        if self.status().on_trial:
+            self.loader.end_trial()
 
     @property
     def reboot_argument(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,11 @@ def test_a_trial_is_committed_or_ended(
     monkeypatch.setattr(health, "healthy", lambda seconds: well)
     monkeypatch.setattr(health, "home_dir", lambda: tmp_path / "not-mounted")
     monkeypatch.setattr(health.subprocess, "run", lambda command, check: seen.append(command))
+    monkeypatch.setattr(health, "writable", contextlib.nullcontext)
     health.main()
     assert (slots.status().good, seen) == (good, commands)
+    if commands:
+        assert running(boot, "a").status().failed == "b"
 
 
 def test_what_a_sound_server_may_say() -> None:

@@ -197,3 +197,13 @@ def test_other_machines_have_no_slots(tmp_path: Path) -> None:
     command_line.write_text("edgeai.slot=c\n")
     with pytest.raises(StateDamaged, match="names slot 'c'"):
         open_slots(tmp_path / "boot", command_line)
+
+
+def test_a_trial_that_is_given_up_is_not_tried_again(boot: Path) -> None:
+    running(boot, "a").try_once("b")
+    running(boot, "b").give_up()
+    status = running(boot, "a").status()
+    assert (status.good, status.tries_left) == ("a", 0 if (boot / "grub").exists() else None)
+    before = content(boot)
+    running(boot, "a").give_up()
+    assert content(boot) == before
