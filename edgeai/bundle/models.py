@@ -20,6 +20,7 @@ from edgeai.package.adapters import SEPARATOR, AdapterStore, InstalledAdapter
 from edgeai.package.aliases import AliasFile
 from edgeai.package.licence import require_accepted
 from edgeai.package.manifest import MANIFEST_NAME, Licence
+from edgeai.package.ownership import as_owner_of
 from edgeai.package.package import Package
 from edgeai.progress import Progress, silent
 from edgeai.recipe import Strict, describe_errors
@@ -154,8 +155,9 @@ def head_of(parts: Parts, home: Path, progress: Progress = silent) -> Head:
 def keep_head(package: Package, home: Path, head: Head) -> None:
     """So that the board can hand the bundle on as its publisher signed it."""
     path = _kept_path(package, home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(path, head.data)
+    with as_owner_of(home):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_file(path, head.data)
 
 
 def own_aliases(info: ModelInfo, name: str) -> dict[str, str]:

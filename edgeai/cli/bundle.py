@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,13 +72,13 @@ def import_(
     from edgeai.bundle.models import require_licence
     from edgeai.bundle.reader import Bundle
     from edgeai.config import home_dir
+    from edgeai.package.ownership import as_owner_of
 
     asked = _asked(location, board, key)
     home = home_dir()
-    with Bundle.open(asked) as bundle, progress_display() as progress:
+    with reached(asked) as remote, Bundle.open(asked) as bundle, progress_display() as progress, as_owner_of(home):
         signed_by = check_signed(bundle, TrustStore.of(home), unsigned=unsigned)
         require_licence(bundle.head.manifest, accept_licence)
-        remote = not isinstance(asked, str) or "://" in asked
         done = import_model(bundle, home, signed_by, delta=remote if delta is None else delta, progress=progress)
     _tell(done, as_json=json)
 
@@ -133,6 +135,19 @@ def remove(name: Annotated[str, typer.Argument(help="The key's name or fingerpri
         emit({"removed": [_shown(key) for key in removed]})
     else:
         say(f"{removed[0].name} is trusted no more")
+
+
+@contextlib.contextmanager
+def reached(asked: str | Request) -> Iterator[bool]:
+    """Whether a bundle is on the network; if so, this machine's firewall lets it be fetched while this lasts."""
+    url = asked if isinstance(asked, str) else asked.url
+    if "://" not in url:
+        yield False
+        return
+    from edgeai.appliance.firewall import let_through
+
+    with let_through(url):
+        yield True
 
 
 def _asked(location: str, board: str | None, key: str | None) -> str | Request:

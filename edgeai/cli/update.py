@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeai.cli.bundle import reached
 from edgeai.cli.output import JsonFlag, emit, progress_display, say
 from edgeai.errors import InvalidInput
 
@@ -36,15 +37,13 @@ def update(
         _tell(status_of(device), as_json=json)
         return
     trust = TrustStore(BOARD_FOLDER)
-    with Bundle.open(location) as bundle, progress_display() as progress:
+    with reached(location) as remote, Bundle.open(location) as bundle, progress_display() as progress:
         release, signed_by = system_update.check(bundle, device, trust, downgrade=allow_downgrade)
         said = {"version": release.version, "signed_by": signed_by.name, "running": device.release.version}
         if check:
             _tell({**said, "size_bytes": bundle.head.manifest.size_bytes}, as_json=json)
             return
-        done = system_update.install(
-            bundle, device, trust, downgrade=allow_downgrade, delta="://" in location, progress=progress
-        )
+        done = system_update.install(bundle, device, trust, downgrade=allow_downgrade, delta=remote, progress=progress)
     counts = {"there_bytes": done.there, "reused_bytes": done.reused, "fetched_bytes": done.fetched}
     _tell({**said, "slot": done.slot, **counts, "received_bytes": done.received}, as_json=json)
     if restart:

@@ -22,7 +22,14 @@ IMAGE_FILE = f"{SITE}/image.json"
 KEYS = "usr/share/edgeai/keys"
 UNITS = "usr/lib/systemd/system"
 PROGRAM = f"""#!/bin/sh
-PYTHONPATH=/{SITE} exec python3 -P -m edgeai "$@"
+# The home is the server's user's. Root stays root where the system is changed, or files of others are read or written.
+export PYTHONPATH=/{SITE}
+export EDGEAI_HOME="${{EDGEAI_HOME:-/data/edgeai}}" EDGEAI_CACHE="${{EDGEAI_CACHE:-/data/edgeai/cache}}"
+case "$(id -u) ${{1-}}" in
+"0 update" | "0 trust" | "0 import" | "0 export") exec python3 -P -m edgeai "$@" ;;
+"0 "*) exec setpriv --reuid=edgeai --regid=edgeai --clear-groups python3 -P -m edgeai "$@" ;;
+*) exec python3 -P -m edgeai "$@" ;;
+esac
 """
 # Left by installing packages: of the build machine, of no use on a read-only root, or different each time.
 LEFTOVERS = (

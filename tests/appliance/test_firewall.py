@@ -1,0 +1,64 @@
+"""What a board's firewall is asked to let through, and when it is closed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeai.appliance.firewall import let_through
+from edgeai.errors import InvalidInput
+
+RULES = Path(__file__).parents[2] / "images" / "overlay" / "etc" / "nftables.conf"
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a program that stands for nft notes what it was told."""
+    notes = tmp_path / "asked"
+    program = tmp_path / "nft"
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >>{notes}\n[ ! -e {tmp_path}/refused ] || {{ echo "not permitted" >&2; exit 1; }}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    notes.touch()
+    return notes
+
+
+@pytest.mark.parametrize(("url", "element"), [
+    ("http://192.168.1.5/models/x.bundle", "192.168.1.5 . 80"),
+    ("http://192.168.1.5:8080/x", "192.168.1.5 . 8080"),
+    ("https://10.0.0.7/x", "10.0.0.7 . 443"),
+])  # fmt: skip
+def test_one_address_for_as_long_as_it_is_needed(asked: Path, url: str, element: str) -> None:
+    with pytest.raises(KeyError), let_through(url, RULES):
+        assert asked.read_text() == f"add element inet edgeai asked {{ {element} timeout 1d }}\n"
+        raise KeyError
+    assert asked.read_text().splitlines()[1:] == [f"delete element inet edgeai asked {{ {element} }}"]
+
+
+@pytest.mark.parametrize("url", ["http://clinic.local/x", "http://[fe80::1]/x", "ftp://192.168.1.5/x", "http:///x"])
+def test_what_no_board_can_reach_is_refused(asked: Path, url: str) -> None:
+    with pytest.raises(InvalidInput, match="a board looks up no names"), let_through(url, RULES):
+        pass
+    assert not asked.read_text()
+
+
+def test_a_refusal_is_told(asked: Path) -> None:
+    (asked.parent / "refused").touch()
+    refusal = pytest.raises(InvalidInput, match=r"192\.168\.1\.5 \. 80 through: not permitted")
+    with refusal, let_through("http://192.168.1.5/x", RULES):
+        pass
+
+
+def test_elsewhere_nothing_is_asked(asked: Path, tmp_path: Path) -> None:
+    (tmp_path / "nftables.conf").write_text("table inet filter {\n}\n")
+    for rules in (tmp_path / "none.conf", tmp_path / "nftables.conf"):
+        with let_through("http://clinic.local/x", rules):
+            pass
+    assert not asked.read_text()
+
+
+def test_the_rules_have_the_set_that_is_written_to() -> None:
+    assert "ip daddr . tcp dport @asked accept" in RULES.read_text()
