@@ -50,7 +50,7 @@ ANSWER_TOKENS = 256
 FILL_CLIENTS = 4
 FILL_ANSWER = 48  # tokens
 FILL_SPARE = 100  # tokens of each client's share, for the template and what it makes of words
-SETTLE_SECONDS = 2.0  # between the last answer and rest
+SETTLE_SECONDS = 15.0  # between the last answer and rest: what is tidied up after work is not rest
 
 Start = Callable[[], AbstractContextManager[Server]]
 Figures = dict[str, float]

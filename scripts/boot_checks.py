@@ -3,99 +3,35 @@
 from __future__ import annotations
 
 import json
-import random
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from subprocess import SubprocessError
-from typing import Any
 
-from boot_guest import ACCESS_POINT, ATTEMPTS, BREAK_B, COPY_TO_B, EXPORT, JOIN, KEEP, STATUS, TRY_B
-from boot_machine import MAC, Machine, make_stick, write_to_boot
+from boot_cuts import power_cuts
+from boot_guest import (
+    ACCESS_POINT,
+    ATTEMPTS,
+    BREAK_OTHER,
+    COPY_TO_OTHER,
+    EMPTY_KERNEL,
+    EXPORT,
+    FORGET_TWIN,
+    JOIN,
+    SILENCE_OTHER,
+    STATUS,
+    TRUST_SYSTEM,
+    TRY_OTHER,
+    TWIN,
+)
+from boot_lab import Lab, ask, ask_briefly, no_failed_units, require
+from boot_machine import HOST, MAC, Machine, make_stick, write_to_boot
+from boot_mirror import serving
 from boot_silence import sent
-from openai import OpenAI, OpenAIError
 
-QUESTION = "Why is the sky blue?"
 IDLE_SECONDS = 60
+SETTLE_SECONDS = 60
+MEASURED_SECONDS = 300
+DAY_SECONDS = 86_400
 ANSWERS = 10
-
-
-@dataclass
-class Lab:
-    """The machine, what was found, and what did not hold."""
-
-    machine: Machine
-    cuts: int
-    seed: int
-    figures: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-    def run(self, names: list[str]) -> None:
-        """All checks of these names; one that fails does not keep the next from being tried."""
-        for name in names:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
-                CHECKS[name](self)
-            except (OSError, RuntimeError, ValueError, SubprocessError, OpenAIError) as error:
-                self.failures.append(f"{name}: {error}")
-                print(f"{name} FAILED: {error}", file=sys.stderr, flush=True)
-            self.machine.cut()
-
-    def note(self, name: str, value: Any) -> None:
-        """A figure, also told at once: a long run may be cut."""
-        self.figures[name] = value
-        print(f"  {name}: {value}", file=sys.stderr, flush=True)
-
-    def table(self) -> str:
-        """Figures as Markdown, and failures below."""
-        lines = ["| what | seen |", "|---|---|", *(f"| {name} | {value} |" for name, value in self.figures.items())]
-        return "\n".join([*lines, *(f"FAILED: {failure}" for failure in self.failures)])
-
-    def start_with_key(self, **further: str) -> None:
-        """Switch the machine on with the key of this run on its boot partition, and wait until it is ready.
-
-        `further` files are written there as well; names have _ for -.
-        """
-        public = self.machine.key.with_suffix(".pub").read_text().strip()
-        user_data = f"#cloud-config\nhostname: boot-image\nusers:\n- name: tester\n  ssh_authorized_keys: [{public}]\n"
-        files = {"user-data": user_data, **{name.replace("_", "-"): text for name, text in further.items()}}
-        write_to_boot(self.machine.disk, files, ["mcopy"])
-        self.machine.start()
-        self.machine.ready_after()
-        self.machine.await_ssh()
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise RuntimeError with what did not hold."""
-    if not holds:
-        raise RuntimeError(message)
-
-
-def client_of(machine: Machine) -> OpenAI:
-    """OpenAI's own client, with the board's first key."""
-    key = machine.run("cat /data/edgeai/first-key.txt").strip()
-    address = f"http://127.0.0.1:{machine.ports['http']}/v1"
-    return OpenAI(base_url=address, api_key=key, timeout=150 * machine.patience, max_retries=0)
-
-
-def ask(machine: Machine) -> str:
-    """An answer to a question."""
-    client = client_of(machine)
-    model = client.models.list().data[0].id
-    messages: Any = [{"role": "user", "content": QUESTION}]
-    answer = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=24)
-    text = answer.choices[0].message.content or ""
-    require(bool(text.strip()), "the model answered nothing")
-    return text.strip()
-
-
-def ask_briefly(machine: Machine) -> None:
-    """Two tokens: emulated processors take seconds for each."""
-    client = client_of(machine)
-    model = client.models.list().data[0].id
-    completion = client.completions.create(model=model, prompt="The sky is", temperature=0, max_tokens=2)
-    require(bool(completion.choices[0].text.strip()), "the model wrote nothing")
 
 
 def first_start(lab: Lab) -> None:
@@ -115,8 +51,7 @@ def answer(lab: Lab) -> None:
     memory = dict(line.split(":") for line in machine.run("cat /proc/meminfo").splitlines())
     for name in ("MemTotal", "MemAvailable"):
         lab.note(f"{name} after an answer, MiB", int(memory[name].split()[0]) // 1024)
-    failed = machine.run("systemctl --failed --plain --no-legend --no-pager")
-    require(not failed.strip(), f"units have failed: {failed}")
+    no_failed_units(machine)
     mounts = machine.run("cat /proc/mounts /proc/swaps")
     require(" / erofs ro" in mounts, f"the root is not read-only: {mounts}")
     require("/dev/zram0" in mounts, f"there is no swap in memory: {mounts}")
@@ -145,14 +80,46 @@ def silence(lab: Lab) -> None:
         lab.start_with_key()
     came_through = machine.run(f"python3 - <<'END'\n{ATTEMPTS}\nEND")
     require(not came_through.strip(), f"the firewall let through: {came_through}")
-    before = written(machine)
     time.sleep(IDLE_SECONDS)
-    lab.note(f"bytes written in {IDLE_SECONDS} s of doing nothing", written(machine) - before)
     machine.cut()
     allowed, others = sent(machine.captures, MAC)
     lab.note("frames sent", dict(allowed))
     require(allowed["DHCP"] > 0, "the capture is empty: not even an address was asked for")
     require(not others, f"sent without being asked: {dict(others)}")
+
+
+def writes(lab: Lab) -> None:
+    """What a day costs the card, from some minutes of it: idle, and answering one client after the other."""
+    machine = lab.machine
+    lab.start_with_key()
+    time.sleep(SETTLE_SECONDS)
+    idle = written_during(machine, lambda: time.sleep(MEASURED_SECONDS))
+    hourly = written_during(machine, lambda: machine.run("systemctl start edgeai-hourly.service"))
+    started, answers = time.monotonic(), 0
+
+    def serve() -> None:
+        nonlocal answers
+        while time.monotonic() < started + MEASURED_SECONDS:
+            ask(machine, f"Tell me something about the number {answers}.")
+            answers += 1
+
+    started = time.monotonic()
+    busy = written_during(machine, serve)
+    times = DAY_SECONDS / MEASURED_SECONDS
+    lab.note("written in a day of doing nothing, MB", round((idle * times + hourly * 24) / 1e6, 1))
+    lab.note(
+        f"written in a day of answers without a pause, MB ({answers} in {MEASURED_SECONDS} s)",
+        round((busy * times + hourly * 24) / 1e6, 1),
+    )
+
+
+def written_during(machine: Machine, action: Callable[[], object]) -> int:
+    """Bytes that the machine writes to its card while something happens, down to the card."""
+    machine.run("sync")
+    before = written(machine)
+    action()
+    machine.run("sync")
+    return written(machine) - before
 
 
 def access_point(lab: Lab) -> None:
@@ -164,7 +131,8 @@ def access_point(lab: Lab) -> None:
     require('{"status":"ok"}' in seen, f"the server was not reached over Wi-Fi: {seen}")
     lab.note("access point", seen.strip().replace("\n", ", "))
     machine.run("sync")
-    write_to_boot(machine.disk, {"network-config": "# nothing\n"}, ["mcopy"])
+    machine.cut()
+    write_to_boot(machine.disk, {"network-config": "# nothing\n"})
 
 
 def usb_stick(lab: Lab) -> None:
@@ -178,70 +146,101 @@ def usb_stick(lab: Lab) -> None:
     machine.cut()
     stick = machine.work / "stick.img"
     make_stick(stick, [bundle])
-    machine.start(stick)
-    lab.note("USB stick, seconds from switching on to ready with its model", round(machine.ready_after(within=400), 1))
-    machine.await_ssh()
+    lab.note("USB stick, seconds from switching on to ready with its model", round(lab.start(stick, within=400), 1))
     ask_briefly(machine)
     machine.run("sync")
 
 
-def rollback(lab: Lab) -> None:
-    """A system in slot b with a damaged root is tried three times, then a is back; a sound one becomes the good one."""
+def network(lab: Lab) -> None:
+    """A model comes over the network when root asks for it; nothing else is let out, then or later."""
     machine = lab.machine
     lab.start_with_key()
-    machine.run(COPY_TO_B, within=300)
-    machine.run(BREAK_B)
-    machine.run(TRY_B)
+    machine.run(TWIN, within=600)
+    bundle = machine.work / "twin.bundle"
+    machine.fetch("/data/twin.bundle", bundle)
+    machine.run(f"{FORGET_TWIN}; rm /data/twin.bundle")
+    with serving(machine.work) as port:
+        said = machine.run(f"edgeai import http://{HOST}:{port}/twin.bundle --json", within=600)
+        received = json.loads(said)["received_bytes"]
+        lab.note(
+            "a model over the network, bytes of the bundle that were fetched", f"{received} of {bundle.stat().st_size}"
+        )
+        try_it = f"python3 -c 'import socket; socket.create_connection((\"{HOST}\", {port}), 3)'"
+        shut = machine.run(f"{try_it} 2>/dev/null && echo open || echo shut")
+    require(shut.strip() == "shut", "the firewall stayed open after an import")
+    came_through = machine.run(f"python3 - <<'END'\n{ATTEMPTS}\nEND")
+    require(not came_through.strip(), f"the firewall let through: {came_through}")
+    owners = machine.run("stat -c %U /data/edgeai/models/* /data/edgeai/bundles/* | sort -u")
+    require(owners.split() == ["edgeai"], f"files of the server's belong to {owners}")
+    machine.run(f"edgeai verify twin && {FORGET_TWIN}; sync", within=300)
+
+
+def update(lab: Lab) -> None:
+    """A newer system on a USB stick is installed, tried and found good; the same stick does not start it over."""
+    machine = lab.machine
+    lab.start_with_key()
+    before = lab.status()["running"]
+    machine.send(lab.update.public, "/data/publisher.pub")
+    machine.run(TRUST_SYSTEM)
+    machine.cut()
+    stick = machine.work / "stick.img"
+    make_stick(stick, [lab.update.bundle])
+    lab.start(stick)
     started = time.monotonic()
-    machine.restart(within=600)
-    status = json.loads(machine.run(STATUS))
-    require((status["running"], status["good"], status["tries_left"]) == ("a", "a", 0), f"after a broken b: {status}")
-    lab.note("seconds from a broken b back to a", round(time.monotonic() - started))
-    machine.run(COPY_TO_B, within=300)
-    machine.run(TRY_B)
-    machine.restart(within=300)
-    deadline = time.monotonic() + 300 * machine.patience
-    while (status := json.loads(machine.run(STATUS)))["good"] != "b" and time.monotonic() < deadline:
-        time.sleep(2)
-    require((status["running"], status["good"], status["trying"]) == ("b", "b", None), f"after a good b: {status}")
-    lab.note("a healthy b was committed", json.dumps(status))
+    while lab.settled(within=900)["running"] == before:
+        require(time.monotonic() < started + 1200 * machine.patience, "the system on the stick was not installed")
+        time.sleep(5)
+    lab.note("an update from a USB stick, seconds until it is the good system", round(time.monotonic() - started))
+    said = json.loads(machine.run("edgeai update --status --json"))
+    require(said["slots"][said["running"]] == lab.update.version, f"another version is running: {said}")
+    ask_briefly(machine)
+    time.sleep(IDLE_SECONDS)
+    require(lab.settled(within=60)["running"] != before, "the stick's system was installed again")
+    no_failed_units(machine)
     machine.run("sync")
 
 
-def power_cuts(lab: Lab) -> None:
-    """The power is cut at random moments of starting and serving; each next start gets ready and answers."""
-    rng = random.Random(lab.seed)  # noqa: S311
-    lab.note("seed", lab.seed)
+def rollback(lab: Lab) -> None:
+    """Systems that cannot start are tried three times, one that never answers once; a sound one becomes good."""
+    machine = lab.machine
     lab.start_with_key()
-    usual = time.monotonic() - lab.machine.started
-    for number in range(1, lab.cuts + 1):
-        serving = number % 2 == 0
-        if serving:  # write while it is ready: an answer, keys, a file that is said to be safe
-            lab.machine.run(KEEP.format(number=number))
-            time.sleep(rng.uniform(0, 3))
-        else:
-            lab.machine.cut()
-            lab.machine.start()
-            time.sleep(rng.uniform(0, usual * 1.2))
-        lab.machine.cut()
-        lab.machine.start()
-        lab.machine.ready_after()
-        lab.machine.await_ssh()
-        kept = int(lab.machine.run("cat /data/keep 2>/dev/null || echo 0"))
-        require(kept == number - number % 2, f"cut {number}: what was said to be safe is lost: {kept}")
-        ask_briefly(lab.machine)
-        failed = lab.machine.run("systemctl --failed --plain --no-legend --no-pager")
-        require(not failed.strip(), f"cut {number}: units have failed: {failed}")
-        lab.figures["cuts survived"] = number
-        print(f"  cut {number} survived", file=sys.stderr, flush=True)
+    good = lab.status()["running"]
+    for what, spoil in (
+        ("whose kernel is empty", EMPTY_KERNEL),
+        ("whose root is damaged", BREAK_OTHER),
+        ("whose server never starts", SILENCE_OTHER),
+    ):
+        status, seconds = tried(lab, spoil)
+        require((status["running"], status["tries_left"]) == (good, 0), f"after one {what}: {status}")
+        lab.note(f"a system {what}: seconds until the good one is back", seconds)
+    status, _ = tried(lab, "true")
+    require(status["running"] != good, f"after a sound one: {status}")
+    lab.note("a sound system was found good", json.dumps(status))
+    machine.run("sync")
+
+
+def tried(lab: Lab, spoil: str) -> tuple[dict[str, object], int]:
+    """Copy the running system into the other slot, spoil it, have it tried; the slots in the end, and seconds."""
+    machine = lab.machine
+    machine.run(COPY_TO_OTHER, within=300)
+    machine.run(spoil)
+    machine.run(TRY_OTHER)
+    started = time.monotonic()
+    machine.restart(within=900)
+    time.sleep(5)  # one that is on trial may start again
+    status = lab.settled(within=900)
+    return status, round(time.monotonic() - started)
 
 
 CHECKS: dict[str, Callable[[Lab], None]] = {
     "first-start": first_start,
     "answer": answer,
     "silence": silence,
+    "writes": writes,
     "access-point": access_point,
     "usb-stick": usb_stick,
+    "network": network,
+    "update": update,
     "rollback": rollback,
     "power-cuts": power_cuts,
 }

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-BREAK_B = "dd if=/dev/zero of=/dev/disk/by-partuuid/ed9ea100-03 bs=64K count=1 conv=fsync status=none"
-COPY_TO_B = """set -e
+from boot_machine import Machine
+
+IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
+# The slots: which one runs, and the other one's letter and partition.
+SLOTS = """set -e
+here=$(sed 's/.*edgeai.slot=\\([ab]\\).*/\\1/' /proc/cmdline)
+case $here in a) other=b source=/dev/disk/by-partuuid/ed9ea100-02 target=/dev/disk/by-partuuid/ed9ea100-03 ;;
+    b) other=a source=/dev/disk/by-partuuid/ed9ea100-03 target=/dev/disk/by-partuuid/ed9ea100-02 ;; esac
+"""
+BREAK_OTHER = f"{SLOTS}dd if=/dev/zero of=$target bs=64K count=1 conv=fsync status=none"
+DAMAGE_OTHER = f"{SLOTS}dd if=/dev/zero of=$target bs=4M count=40 conv=fsync status=none"
+COPY_TO_OTHER = f"""{SLOTS}
 mount -o remount,rw /boot/firmware
-dd if=/dev/disk/by-partuuid/ed9ea100-02 of=/dev/disk/by-partuuid/ed9ea100-03 bs=4M conv=fsync status=none
-rm -rf /boot/firmware/b && cp -r /boot/firmware/a /boot/firmware/b
-for file in /boot/firmware/b/cmdline.*; do sed -i "s|ed9ea100-02|ed9ea100-03|; s|slot=a|slot=b|" $file; done
+dd if=$source of=$target bs=4M conv=fsync status=none
+rm -rf /boot/firmware/$other && cp -r /boot/firmware/$here /boot/firmware/$other
+for file in /boot/firmware/$other/cmdline.*; do
+    sed -i "s|${{source##*/}}|${{target##*/}}|; s|slot=$here|slot=$other|" $file
+done
 sync
 """
+EMPTY_KERNEL = f"{SLOTS}: >/boot/firmware/$other/vmlinuz; sync"
+# The same system, but its server never starts, and it is given a minute to prove itself.
+SILENCE_OTHER = f"""{SLOTS}
+arguments="systemd.mask=edgeai.service systemd.mask=edgeai.socket systemd.setenv=EDGEAI_HEALTHY_WITHIN=60"
+for file in /boot/firmware/$other/cmdline.*; do sed -i "s|edgeai.slot=|$arguments &|" $file; done
+sync
+"""
+TRY_OTHER = f"""{IN_PYTHON} '
+from edgeai.appliance.boot_partition import writable
+from edgeai.appliance.slots import open_slots
+with writable():
+    slots = open_slots()
+    slots.try_once(slots.inactive())'"""
 KEEP = """set -e
 echo {number} >/data/keep-new
 sync /data/keep-new
 mv /data/keep-new /data/keep
+edgeai keys create cut-{number} >/dev/null
 sync
 (while :; do dd if=/dev/urandom of=/data/filler bs=1M count=8 conv=fsync; done) >/dev/null 2>&1 &
 """
@@ -59,18 +85,28 @@ ip netns exec client python3 -c 'import urllib.request as u
 print(u.urlopen("http://10.42.0.1/health/live", timeout=60).read().decode())'
 """
 EXPORT = """set -e
-export EDGEAI_HOME=/data/edgeai
-edgeai trust make-key /data/system/test-key
-edgeai trust add /data/system/test-key.pub
-edgeai export "$(ls /data/edgeai/models | head -n1)" /data/model.bundle --sign-with /data/system/test-key
+[ -e /data/system/test-key.pem ] || edgeai trust make-key /data/system/test-key.pem
+[ -e /data/keys/test-key.pub ] || edgeai trust add /data/system/test-key.pub
+edgeai export "$(ls /data/edgeai/models | head -n1)" /data/model.bundle --sign-with /data/system/test-key.pem
 sync
 """
-IN_PYTHON = "PYTHONPATH=/usr/lib/edgeai python3 -P -c"
-TRY_B = f"""{IN_PYTHON} '
-from edgeai.appliance.boot_partition import writable
-from edgeai.appliance.slots import open_slots
-with writable():
-    open_slots().try_once("b")'"""
+# A second model, which is the first one by another name, as a bundle.
+TWIN = f"""{EXPORT}
+cd /data/edgeai/models
+cp -r "$(ls | head -n1)" twin
+{IN_PYTHON} '
+import json
+from pathlib import Path
+path = Path("twin/manifest.json")
+path.write_text(json.dumps(json.loads(path.read_text()) | {{"name": "twin"}}))'
+edgeai export twin /data/twin.bundle --sign-with /data/system/test-key.pem
+rm -r twin
+sync
+"""
+IMPORT_TWIN = "edgeai import /data/twin.bundle"
+FORGET_TWIN = "rm -rf /data/edgeai/models/twin /data/edgeai/incoming"
+TRUST_SYSTEM = "[ -e /data/keys/system/publisher.pub ] || edgeai trust add --system /data/publisher.pub; sync"
+UPDATE = "edgeai update /data/system.bundle --allow-downgrade"
 STATUS = (
     f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"
     " print(json.dumps(dataclasses.asdict(open_slots().status())))'"
@@ -90,3 +126,14 @@ for kind, port in ((UDP, 53), (UDP, 123), (TCP, 53), (TCP, 80), (TCP, 443)):
             except OSError:
                 pass
 """
+
+
+def in_background(command: str, name: str) -> str:
+    """A script that starts a command and leaves; `passed` tells whether it said that it was done."""
+    done = f"{command} && echo yes >/data/{name} && sync"
+    return f"rm -f /data/{name}; sync; setsid sh -c '{done}' >/data/{name}.log 2>&1 </dev/null &"
+
+
+def passed(machine: Machine, name: str) -> bool:
+    """Whether a command that was started in the background said that it was done."""
+    return "yes" in machine.run(f"cat /data/{name} 2>/dev/null || true")

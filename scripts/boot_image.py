@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from boot_checks import CHECKS, Lab
-from boot_machine import Emulator, Machine, copy_image, make_key
+from boot_checks import CHECKS
+from boot_lab import Lab
+from boot_machine import Emulator, Machine, make_key, unpack_image
+
+
+def usual_accelerator(architecture: str) -> str:
+    """KVM where this machine lets us use it for such a processor."""
+    return "kvm" if architecture == "amd64" and os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg"
 
 
 def main() -> None:
@@ -22,7 +29,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--architecture", choices=["amd64", "arm64"], default="amd64")
     parser.add_argument("--firmware", choices=["bios", "uefi"], default="uefi")
-    parser.add_argument("--accelerator", default="tcg", help="of QEMU: kvm is faster where it works")
+    parser.add_argument("--accelerator", help="of QEMU: tcg or kvm; by default kvm where this machine has it")
     parser.add_argument("--card", type=int, default=4, help="size of the card in GiB")
     parser.add_argument("--memory", type=int, default=1024, help="of the machine, in MiB")
     parser.add_argument("--cuts", type=int, default=50, help="how often the power is cut")
@@ -30,20 +37,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments at which power is cut")
     parser.add_argument("--only", choices=CHECKS, action="append", help="this check; several times for several")
     parser.add_argument("--json", type=Path, help="also write what was found there")
-    parser.add_argument("--work", type=Path, help="keep disk, console and captures there")
+    parser.add_argument("--work", type=Path, help="an empty or new folder: disk, console and captures stay there")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeai-boot-") as name:
         work = args.work or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        for old in work.glob("*"):
-            old.unlink()
-        disk = work / "card.img"
-        copy_image(args.image, disk, args.card << 30)
-        emulator = Emulator(args.qemu, args.architecture, args.firmware, args.accelerator, args.memory)
-        machine = Machine(emulator, disk, work, make_key(work), args.patience)
+        if any(work.iterdir()):
+            parser.error(f"{work} is not empty")
+        accelerator = args.accelerator or usual_accelerator(args.architecture)
+        emulator = Emulator(args.qemu, args.architecture, args.firmware, accelerator, args.memory)
+        image = unpack_image(args.image, work)
+        machine = Machine(emulator, image, args.card << 30, work, make_key(work), args.patience)
         lab = Lab(machine, args.cuts, args.seed)
         try:
-            lab.run(args.only or list(CHECKS))
+            lab.run({name: CHECKS[name] for name in args.only or CHECKS})
         finally:
             machine.cut()
     print(lab.table())

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECTOR = 512
+_TABLE = 0x1BE  # of partitions, in the first sector
 MAC = bytes.fromhex("525400123456")  # QEMU's first network card
 PORTS = {"http": 80, "ssh": 22}
+HOST = "10.0.2.2"  # this machine, seen from an emulated one
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,26 @@ class Machine:
     """One machine with its disk. `patience` multiplies every time limit: emulation without KVM is slow."""
 
     emulator: Emulator
-    disk: Path
+    image: Path  # as it was built
+    card_bytes: int
     work: Path
     key: Path
     patience: float = 1.0
+    disk: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     captures: list[Path] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    _cards: int = 0
+
+    def __post_init__(self) -> None:
+        self.fresh_card()
+
+    def fresh_card(self) -> None:
+        """Write the image to a new card."""
+        self._cards += 1
+        self.disk = self.work / f"card-{self._cards}.img"
+        copy_image(self.image, self.disk, self.card_bytes)
 
     def start(self, stick: Path | None = None) -> None:
         """Switch it on, with a USB stick plugged in or without."""
@@ -172,6 +186,12 @@ class Machine:
         with target.open("wb") as file:
             subprocess.run(self._ssh(f"cat {path}"), stdout=file, check=True, timeout=600 * self.patience)
 
+    def send(self, source: Path, path: str) -> None:
+        """Copy a file into it, down to its disk."""
+        with source.open("rb") as file:
+            command = self._ssh(f"cat >{path} && sync {path}")
+            subprocess.run(command, stdin=file, check=True, timeout=600 * self.patience)
+
     def restart(self, within: float) -> None:
         """Let it start again by itself, and wait until it lets the holder of the key in."""
         identity = "cat /proc/sys/kernel/random/boot_id"
@@ -208,6 +228,16 @@ def make_key(folder: Path) -> Path:
     return path
 
 
+def unpack_image(image: Path, work: Path) -> Path:
+    """The image itself, of one that may be compressed."""
+    if image.suffix != ".xz":
+        return image
+    target = work / image.stem
+    with target.open("wb") as file:
+        subprocess.run(["xz", "-dc", "-T0", str(image)], stdout=file, check=True)
+    return target
+
+
 def copy_image(image: Path, disk: Path, size: int) -> None:
     """Write an image to a disk of `size` bytes, with holes where it has them."""
     subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
@@ -222,9 +252,17 @@ def make_stick(stick: Path, files: list[Path]) -> None:
     subprocess.run(["mcopy", "-i", str(stick), *map(str, files), "::"], check=True)
 
 
-def write_to_boot(disk: Path, files: Mapping[str, str], tools: list[str]) -> None:
-    """Put files onto the boot partition, as people do on another computer. `tools` starts mtools' mcopy."""
-    start = int.from_bytes(disk.open("rb").read(SECTOR)[0x1BE + 8 : 0x1BE + 12], "little") * SECTOR
+def partition(disk: Path, number: int) -> tuple[int, int]:
+    """Where the partition of an MBR is that has this number, and its size, in bytes."""
+    with disk.open("rb") as file:
+        entry = file.read(SECTOR)[_TABLE + 16 * (number - 1) :][:16]
+    start, size = (int.from_bytes(entry[at : at + 4], "little") * SECTOR for at in (8, 12))
+    return start, size
+
+
+def write_to_boot(disk: Path, files: Mapping[str, str]) -> None:
+    """Put files onto the boot partition, as people do on another computer."""
+    start, _ = partition(disk, 1)
     for name, text in files.items():
-        command = [*tools, "-o", "-i", f"{disk}@@{start}", "-", f"::{name}"]
+        command = ["mcopy", "-o", "-i", f"{disk}@@{start}", "-", f"::{name}"]
         subprocess.run(command, input=text.encode(), check=True)
