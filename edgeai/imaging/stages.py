@@ -75,13 +75,13 @@ def tree_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
     """
     entries: dict[str, list[Any]] = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not set(path.parts).isdisjoint(leave_out):
+        name = path.relative_to(folder)
+        if not set(name.parts).isdisjoint(leave_out):
             continue
         if path.is_symlink():
-            entries[name] = ["link", str(path.readlink())]
+            entries[name.as_posix()] = ["link", str(path.readlink())]
         elif path.is_file():
-            entries[name] = ["file", path.stat().st_mode & 0o111 != 0, file_digest(path)]
+            entries[name.as_posix()] = ["file", path.stat().st_mode & 0o111 != 0, file_digest(path)]
     return digest(entries)
 
 

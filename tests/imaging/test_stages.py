@@ -76,6 +76,15 @@ def test_what_is_left_out_of_a_digest_does_not_count(tmp_path: Path) -> None:
     assert tree_digest(tmp_path, leave_out=("__pycache__",)) == before
 
 
+def test_only_names_below_the_folder_are_left_out(tmp_path: Path) -> None:
+    checkout = tmp_path / "imaging" / "edgeai"  # a checkout may lie anywhere
+    checkout.mkdir(parents=True)
+    (checkout / "file").write_text("x")
+    before = tree_digest(checkout, leave_out=("imaging",))
+    (checkout / "file").write_text("y")
+    assert tree_digest(checkout, leave_out=("imaging",)) != before
+
+
 def test_code_is_an_input(tmp_path: Path) -> None:
     assert len(code_digest(tree)) == 64
     assert code_digest(tree) != code_digest(json)
