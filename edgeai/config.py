@@ -45,6 +45,16 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def size_or_other(value: Any) -> Any:
+    """For schemas: bytes where `value` is text, as `parse_size` reads it; anything else as it is. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_size(value)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+
+
 def parse_duration(value: Any) -> float:
     """Seconds: a number of them, or what Go and Ollama write, such as 5m or 1h30m. Below zero means `FOREVER`.
 

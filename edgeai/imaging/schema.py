@@ -14,9 +14,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from edgeai.config import parse_size
+from edgeai.config import size_or_other
 from edgeai.errors import InvalidInput, NotFound
 from edgeai.recipe import Strict, describe_errors
 
@@ -26,7 +26,7 @@ DebianPackage = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+(/[a-z-]+)?$
 Unit = Annotated[str, Field(pattern=r"^[\w@.\\-]+\.(service|socket|timer|target|mount|path)$")]
 Module = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 LayerName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-Bytes = int
+Bytes = Annotated[int, BeforeValidator(size_or_other)]
 
 
 class Layer(Strict):
@@ -127,11 +127,6 @@ class Partition(Strict):
     id: str | None = None  # of the file system: fixed, so that two builds agree
     bootable: bool = False
 
-    @field_validator("size", mode="before")
-    @classmethod
-    def _size(cls, size: object) -> object:
-        return _bytes(size)
-
 
 class Partitions(Strict):
     """The disk: an MBR with four primary partitions."""
@@ -140,11 +135,6 @@ class Partitions(Strict):
     disk_id: str = Field(pattern=r"^[0-9a-f]{8}$")
     alignment: Bytes
     partition: tuple[Partition, ...]
-
-    @field_validator("alignment", mode="before")
-    @classmethod
-    def _alignment(cls, size: object) -> object:
-        return _bytes(size)
 
     @model_validator(mode="after")
     def _as_devices_expect(self) -> Self:
@@ -182,12 +172,3 @@ def read(path: Path, kind: type[Declared]) -> Declared:
         raise InvalidInput(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         raise InvalidInput(f"{path}: {describe_errors(error)}") from error
-
-
-def _bytes(size: object) -> object:
-    if not isinstance(size, str):
-        return size
-    try:
-        return parse_size(size)
-    except InvalidInput as error:
-        raise ValueError(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import BeforeValidator, Field, create_model
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edgeai.config import ServerSettings, parse_duration, parse_size
+from edgeai.config import ServerSettings, parse_duration, size_or_other
 from edgeai.errors import InvalidInput
 
 PREFIX = "EDGEAI_"
@@ -66,22 +66,13 @@ def schema(*, strict: bool) -> type[BaseSettings]:
 
 def _checked(entry: dataclasses.Field[Any], kind: Any) -> Any:
     if entry.name.endswith(SIZE_SUFFIX):
-        kind = Annotated[kind, BeforeValidator(_size)]
+        kind = Annotated[kind, BeforeValidator(size_or_other)]
     elif entry.name.endswith(SECONDS_SUFFIX):
         kind = Annotated[kind, BeforeValidator(_duration)]
     elif kind == tuple[str, ...]:
         return Annotated[kind, NoDecode, BeforeValidator(_listed)]
     least = entry.metadata.get("least")
     return kind if least is None else Annotated[kind, Field(ge=least, le=entry.metadata["most"])]
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_size(value)
-    except InvalidInput as error:
-        raise ValueError(str(error)) from error
 
 
 def _duration(value: Any) -> Any:
