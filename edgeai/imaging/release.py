@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeai.appliance.system_update import ROOT as ROOT_IMAGE
 from edgeai.bundle.writer import Contents, write_bundle
 from edgeai.imaging.boot import FIRMWARE_PACKAGE, GRUB_PACKAGES
-from edgeai.imaging.image import ROOT_IMAGE, Built
+from edgeai.imaging.image import Built
 from edgeai.imaging.models import installed
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.rootfs import ROOTFS_NAME
@@ -74,11 +75,11 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     release = Release(plan, version, folder, url)
     packages = installed(built.models)
-    compress(release, built.tools, built.disk)
+    compressed = compress(release, built.tools, built.disk)
     if key:
         write_update(release, built.system, key, progress)
-    write_papers(release, built, components_of(plan, built, packages), packages)
-    sign_sums(folder, key)
+    write_papers(release, built, components_of(plan, built, packages), packages, compressed)
+    sign_sums(folder, key, {release.path(".img.xz").name: compressed})
     return release
 
 
@@ -96,14 +97,15 @@ def components_of(plan: Plan, built: Built, packages: Sequence[Package]) -> list
     return found
 
 
-def compress(release: Release, tools: Tools, image: Path) -> None:
-    """Write `.img.xz` and `.bmap` beside each other; the bmap is of the image that was unpacked."""
+def compress(release: Release, tools: Tools, image: Path) -> str:
+    """Write `.img.xz`, whose digest is returned, and `.bmap` beside it, which is of the image before."""
     binds = {image.parent: "/in", release.folder: "/out"}
     threads = max(2, os.cpu_count() or 2)  # any number but one gives the same bytes
     tools.run(
         ["bash", "-c", f"xz -T{threads} -6 --block-size=16MiB -c /in/{image.name} >/out/{image.name}.xz"], binds=binds
     )
     tools.run(["bmaptool", "create", "-o", f"/out/{release.path('.bmap').name}", f"/in/{image.name}"], binds=binds)
+    return file_digest(release.path(".img.xz"))
 
 
 def write_update(release: Release, system: Path, key: Ed25519PrivateKey, progress: Progress = silent) -> None:
@@ -119,19 +121,21 @@ def write_update(release: Release, system: Path, key: Ed25519PrivateKey, progres
     write_bundle(release.path(".bundle"), contents, [key], progress)
 
 
-def write_papers(release: Release, built: Built, components: Sequence[Component], packages: Sequence[Package]) -> None:
-    """Bill of materials, licences, notes and Imager's list."""
+def write_papers(
+    release: Release, built: Built, components: Sequence[Component], packages: Sequence[Package], compressed: str
+) -> None:
+    """Bill of materials, licences, notes and Imager's list; `compressed` is the digest of `.img.xz`."""
     digest = file_digest(built.disk)
     _json(release.path(".spdx.json"), document(release.plan, release.version, components, digest))
     release.path(".licences.txt").write_text(licences(packages), encoding="utf-8")
-    _json(release.path(".imager.json"), imager_list(release, built.disk, digest))
+    _json(release.path(".imager.json"), imager_list(release, built.disk, digest, compressed))
     release.path(".md").write_text(notes(release, built, components, packages), encoding="utf-8")
     shutil.copy(release.plan.folder / "icon.svg", release.folder / "icon.svg")
 
 
-def imager_list(release: Release, image: Path, digest: str) -> dict[str, Any]:
-    """Raspberry Pi Imager's repository with this one image."""
-    compressed = release.path(".img.xz")
+def imager_list(release: Release, image: Path, digest: str, compressed: str) -> dict[str, Any]:
+    """Raspberry Pi Imager's repository with this one image; digests of it and of `.img.xz`."""
+    download = release.path(".img.xz")
     entry = release.plan.board.imager
     return {
         "os_list": [
@@ -139,11 +143,11 @@ def imager_list(release: Release, image: Path, digest: str) -> dict[str, Any]:
                 "name": entry.name,
                 "description": entry.description,
                 "icon": release.address("icon.svg"),
-                "url": release.address(compressed.name),
+                "url": release.address(download.name),
                 "extract_size": image.stat().st_size,
                 "extract_sha256": digest,
-                "image_download_size": compressed.stat().st_size,
-                "image_download_sha256": file_digest(compressed),
+                "image_download_size": download.stat().st_size,
+                "image_download_sha256": compressed,
                 "release_date": release.plan.base.date.isoformat(),
                 "init_format": "cloudinit",
                 **({"devices": list(entry.devices)} if entry.devices else {}),
@@ -194,10 +198,13 @@ Check and write it:
 """
 
 
-def sign_sums(folder: Path, key: Ed25519PrivateKey | None) -> None:
-    """Write SHA256SUMS over all other files of a folder, and its signature where there is a key."""
+def sign_sums(folder: Path, key: Ed25519PrivateKey | None, known: Mapping[str, str]) -> None:
+    """Write SHA256SUMS over all other files of a folder, and its signature where there is a key.
+
+    `known`: digests that need not be taken once more, by name.
+    """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in (SUMS, SIGNATURE))
-    sums = "".join(f"{file_digest(folder / name)}  {name}\n" for name in names).encode()
+    sums = "".join(f"{known.get(name) or file_digest(folder / name)}  {name}\n" for name in names).encode()
     (folder / SUMS).write_bytes(sums)
     (folder / SIGNATURE).unlink(missing_ok=True)
     if key:

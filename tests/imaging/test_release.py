@@ -31,19 +31,19 @@ def release(folder: Path, board: str = "pi4", url: str = "") -> Release:
 @pytest.mark.parametrize("board", BOARDS)
 def test_imagers_list_is_what_imager_reads(tmp_path: Path, board: str) -> None:
     made = release(tmp_path, board, "https://images.example/edgeai/")
-    document = imager_list(made, made.path(".img"), hashlib.sha256(IMAGE).hexdigest())
+    digests = [hashlib.sha256(content).hexdigest() for content in (IMAGE, b"smaller")]
+    document = imager_list(made, made.path(".img"), *digests)
     jsonschema.validate(document, SCHEMA)
     [entry] = document["os_list"]
     assert entry["url"] == f"https://images.example/edgeai/edgeai-{board}.img.xz"
     assert (entry["extract_size"], entry["image_download_size"]) == (len(IMAGE), 7)
-    assert entry["extract_sha256"] == hashlib.sha256(IMAGE).hexdigest()
-    assert entry["image_download_sha256"] == hashlib.sha256(b"smaller").hexdigest()
+    assert [entry["extract_sha256"], entry["image_download_sha256"]] == digests
     assert ("devices" in entry) == board.startswith(("pi", "zero"))
 
 
 def test_the_schema_refuses_what_imager_would(tmp_path: Path) -> None:
     made = release(tmp_path)
-    document = imager_list(made, made.path(".img"), "no digest")
+    document = imager_list(made, made.path(".img"), "no digest", "none")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, SCHEMA)
 
@@ -51,7 +51,7 @@ def test_the_schema_refuses_what_imager_would(tmp_path: Path) -> None:
 def test_digests_of_all_files_are_signed(tmp_path: Path) -> None:
     release(tmp_path)
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    sign_sums(tmp_path, key)
+    sign_sums(tmp_path, key, {})
     sums = (tmp_path / SUMS).read_bytes()
     listed = dict(line.split("  ")[::-1] for line in sums.decode().splitlines())
     assert listed == {
@@ -62,10 +62,16 @@ def test_digests_of_all_files_are_signed(tmp_path: Path) -> None:
     key.public_key().verify(signature, sums)
     with pytest.raises(InvalidSignature):
         key.public_key().verify(signature, sums + b"\n")
-    sign_sums(tmp_path, key)
+    sign_sums(tmp_path, key, {})
     assert (tmp_path / SUMS).read_bytes() == sums
-    sign_sums(tmp_path, None)
+    sign_sums(tmp_path, None, {})
     assert not (tmp_path / SIGNATURE).exists()  # an old one would be of other digests
+
+
+def test_a_digest_that_is_known_is_not_taken_again(tmp_path: Path) -> None:
+    release(tmp_path)
+    sign_sums(tmp_path, None, {"edgeai-pi4.img.xz": "0" * 64})
+    assert f"{'0' * 64}  edgeai-pi4.img.xz\n" in (tmp_path / SUMS).read_text()
 
 
 def test_the_system_is_a_bundle_that_updates_take(tmp_path: Path) -> None:
