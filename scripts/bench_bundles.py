@@ -28,6 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edgeai.appliance.system_update import ROOT
 from edgeai.bundle.chunking import cut, mean_for
 from edgeai.bundle.writer import Contents, write_bundle
 from edgeai.package.package import Package
@@ -46,7 +47,7 @@ from pathlib import Path
 from edgeai.bundle.assembly import Assembly, Seed
 from edgeai.bundle.reader import Bundle
 with Bundle.open(sys.argv[2]) as bundle:
-    record = bundle.head.manifest.files["root.erofs"]
+    [record] = bundle.head.manifest.files.values()
     with Assembly({Path(sys.argv[3]): record}) as assembly:
         assembly.reuse([Seed(Path(sys.argv[1]), record)])
         assembly.fetch(bundle)
@@ -144,7 +145,7 @@ def print_update(title: str, old: Path, new: Path) -> None:
 
 def print_system(old: Path, new: Path, folder: Path) -> None:
     """The root of a system over HTTP, where the old one is running."""
-    contents = Contents("system", "bench", {"root.erofs": new}, metadata={"board": "bench"})
+    contents = Contents("system", "bench", {ROOT: new}, metadata={"board": "bench"})
     head = write_bundle(folder / "system.bundle", contents, [])
     print(f"\nbundle of a root of {new.stat().st_size / 1e6:.1f} MB: a manifest of {len(head.data) / 1e6:.2f} MB")
     with serving(folder) as address:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edgeai.appliance.card import partition_of
 from edgeai.appliance.card_writes import (
     BOOT_ID,
     SYSTEM_DATA,
@@ -25,10 +25,8 @@ CURSOR = Path("/run/edgeai/journal-cursor")
 
 def count_writes(folder: Path, mounted: Path = Path("/data")) -> None:
     """Add what was written to the card since the last time."""
-    device = mounted.stat().st_dev
-    disk = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().parent
     today = datetime.now(UTC).date().isoformat()
-    written = written_since_start((disk / "stat").read_text())
+    written = written_since_start((partition_of(mounted).parent / "stat").read_text())
     write_card_writes(read_card_writes(folder).with_reading(written, BOOT_ID.read_text().strip(), today), folder)
 
 

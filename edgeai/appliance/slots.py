@@ -20,7 +20,7 @@ from edgeai.errors import InvalidInput, StateDamaged
 
 BOOT_FOLDER = Path("/boot/firmware")  # where a board has its boot partition, read-only but for updates
 COMMAND_LINE = Path("/proc/cmdline")
-KERNEL = "vmlinuz"  # in each slot's folder
+KERNEL, RELEASE = "vmlinuz", "release.json"  # in each slot's folder; the latter says that all of a system is there
 _RUNNING = re.compile(r"(?:^|\s)edgeai\.slot=(\S*)")
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgeai.appliance.boot_partition import writable
+from edgeai.appliance.card import BLOCK_DEVICES, device_files, number_of, partition_of
 from edgeai.appliance.loader import SLOTS, Slot
-from edgeai.appliance.slots import COMMAND_LINE, Slots, open_slots
+from edgeai.appliance.slots import COMMAND_LINE, RELEASE, Slots, open_slots
 from edgeai.bundle.assembly import Assembly, Seed, require_room
 from edgeai.bundle.keys import TrustedKey, TrustStore
 from edgeai.bundle.manifest import Manifest
@@ -33,10 +34,8 @@ from edgeai.recipe import Strict, describe_errors
 
 ROOT, KERNEL, BOOT = "root.erofs", "boot/vmlinuz", "boot/"
 TEMPLATES = ("boot/cmdline.txt", "boot/cmdline.cfg")  # in which @SLOT@ and @ROOT@ are replaced
-RELEASE = "release.json"
 IMAGE_FILE = Path("/usr/lib/edgeai/image.json")
-PARTITIONS = Path("/dev/disk/by-partuuid")
-ROOT_NUMBERS: Mapping[Slot, str] = {"a": "02", "b": "03"}  # of the slots' partitions in the table
+ROOT_NUMBERS: Mapping[Slot, int] = {"a": 2, "b": 3}  # of the slots' partitions in the table
 SPARE_BYTES = 1 << 20  # of the boot partition, for the loader's own files
 _ROOT_ARGUMENT = re.compile(r"(?:^|\s)root=PARTUUID=([0-9a-fA-F]{8})-0[23](?:\s|$)")
 
@@ -81,15 +80,36 @@ class Updated:
     received: int  # over the line or from the file
 
 
-def open_device(image: Path = IMAGE_FILE, command_line: Path = COMMAND_LINE) -> Device:
+def open_device(
+    image: Path = IMAGE_FILE,
+    command_line: Path = COMMAND_LINE,
+    root: Path = Path("/"),
+    devices: Path = BLOCK_DEVICES,
+) -> Device:
     """The board that this runs on. Raises `InvalidInput` on machines that no image was written to, `StateDamaged`."""
     slots = open_slots(command_line=command_line)
     found = _ROOT_ARGUMENT.search(command_line.read_text())
     if found is None:
         raise StateDamaged(f"{command_line} names no root of a card", "write the image to the card anew")
-    arguments = {slot: f"PARTUUID={found[1]}-{ROOT_NUMBERS[slot]}" for slot in SLOTS}
-    partitions = {slot: PARTITIONS / arguments[slot].partition("=")[2].lower() for slot in SLOTS}
-    return Device(read_release(image), slots, partitions, arguments)
+    arguments = {slot: f"PARTUUID={found[1]}-{ROOT_NUMBERS[slot]:02d}" for slot in SLOTS}
+    return Device(read_release(image), slots, _root_partitions(slots, root, devices), arguments)
+
+
+def _root_partitions(slots: Slots, root: Path, devices: Path) -> dict[Slot, Path]:
+    """The partitions of both roots, on the disk that the running one is on."""
+    running = partition_of(root, devices)
+    if partition_of(slots.boot, devices).parent != running.parent:
+        raise StateDamaged(
+            f"{slots.boot} is on another disk than the running system",
+            "take out other cards and sticks that edgeai starts from, and restart",
+        )
+    if number_of(running) != ROOT_NUMBERS[slots.running]:
+        raise StateDamaged(f"slot {slots.running} was to start, and {running.name} runs", "write the image anew")
+    files = device_files(running.parent)
+    missing = [number for number in ROOT_NUMBERS.values() if number not in files]
+    if missing:
+        raise StateDamaged(f"{running.parent.name} has no partition {missing[0]}", "write the image to the card anew")
+    return {slot: files[ROOT_NUMBERS[slot]] for slot in SLOTS}
 
 
 def read_release(image: Path) -> Release:
@@ -201,9 +221,9 @@ def _write_boot_files(bundle: Bundle, device: Device, slot: Slot, progress: Prog
     folder, running = device.slots.folder(slot), device.slots.folder(device.slots.current())
     files = {name: record for name, record in bundle.head.manifest.files.items() if name.startswith(BOOT)}
     places = {folder / name.removeprefix(BOOT): record for name, record in files.items() if name not in TEMPLATES}
-    kept = {*places, *(folder / name.removeprefix(BOOT) for name in TEMPLATES if name in files)}
+    # Templates go as well: they come anew, and on FAT nothing is to be renamed over a file.
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and path not in kept:
+        if path.is_file() and path not in places:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -17,6 +17,7 @@ from typing import Literal
 
 from edgeai.appliance.grub import ENVIRONMENT, new_environment
 from edgeai.appliance.raspberry import CONFIG, INCLUDED, TRYBOOT, slot_file
+from edgeai.appliance.slots import RELEASE
 from edgeai.errors import NotFound
 from edgeai.imaging.plan import Plan
 from edgeai.imaging.schema import Firmware
@@ -38,7 +39,6 @@ _EFI: dict[str, tuple[tuple[str, str], ...]] = {  # GRUB's formats and UEFI's re
     "amd64": (("x86_64-efi", "BOOTX64.EFI"),),
     "arm64": (("arm64-efi", "BOOTAA64.EFI"),),
 }
-RELEASE_NAME = "release.json"
 FIRMWARE_PACKAGE = "raspi-firmware"
 
 
@@ -78,7 +78,7 @@ def fill_slot(plan: Plan, files: Path, boot: Path, version: str) -> None:
     shutil.copytree(files, slot)
     _command_line(plan.command_line(FIRST_SLOT), slot)
     release = {"board": plan.board_name, "version": version}  # says that the slot is whole
-    (slot / RELEASE_NAME).write_text(json.dumps(release) + "\n", encoding="ascii")
+    (slot / RELEASE).write_text(json.dumps(release) + "\n", encoding="ascii")
 
 
 def loader_files(plan: Plan, tools: Tools, boot: Path, firmware: Path | None) -> None:

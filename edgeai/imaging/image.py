@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgeai
+from edgeai.appliance.system_update import ROOT as ROOT_IMAGE
 from edgeai.errors import InvalidInput
 from edgeai.imaging import boot, disk, root, wheels
 from edgeai.imaging import tree as tree_module
@@ -25,7 +26,7 @@ from edgeai.imaging.wheels import lock_path, make_wheels
 from edgeai.package.package import file_digest
 from edgeai.recipe import recipes_folder
 
-ROOT_IMAGE, BOOT_IMAGE, DATA_IMAGE = "root.erofs", "boot.fat", "data.ext4"
+BOOT_IMAGE, DATA_IMAGE = "boot.fat", "data.ext4"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,16 @@ def installed(device: Device, slot: Slot = "b") -> None:
     assert (folder / "cmdline.cfg").read_text() == f'set cmdline="{line}"\n'
     names = {"vmlinuz", "initrd.img", "cmdline.txt", "cmdline.cfg", "release.json", "overlays", "overlays/x.dtbo"}
     assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == names
+
+
+def whole(device: Device, path: Path) -> bool:
+    """Whether slot b has what a bundle brings, but for command lines."""
+    with Bundle.open(str(path)) as bundle:
+        files = bundle.head.manifest.files
+    root = device.partitions["b"].read_bytes()[: files["root.erofs"].size]
+    kernel = (device.slots.folder("b") / "vmlinuz").read_bytes()
+    found = [hashlib.sha256(content).hexdigest() for content in (root, kernel)]
+    return found == [files["root.erofs"].sha256, files["boot/vmlinuz"].sha256]
 
 
 def unharmed(device: Device) -> None:
@@ -248,9 +260,28 @@ def test_two_at_once(device: Device, make: Maker, trust: TrustStore) -> None:
         take(make(), device, trust)
 
 
+def test_nothing_is_renamed_over_a_file(
+    device: Device, make: Maker, trust: TrustStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On FAT that is no single step: after a cut both names may have the same clusters."""
+    path = make()
+    take(path, device, trust)
+    rename = Path.rename
+
+    def careful(path: Path, target: Path) -> Path:
+        assert not target.exists(), f"{target.name} is there"
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", careful)
+    take(path, device, trust)
+    installed(device)
+
+
+@pytest.mark.parametrize("before", ["nothing", "an older system"])
 @pytest.mark.parametrize("loader", ["grub", "raspberry"])
 def test_power_cut_at_any_write(
     loader: str,
+    before: str,
     make: Maker,
     trust: TrustStore,
     tmp_path: Path,
@@ -258,8 +289,11 @@ def test_power_cut_at_any_write(
 ) -> None:
     """The running system stays good, the other is tried only when it is whole, and the next try makes it so."""
     path = make()
+    older = make(version="1.0.1", files={"boot/vmlinuz": noise(70_000, 9), "root.erofs": noise(290_000, 9)})
     for operation in range(1000):
         device = make_device(tmp_path / str(operation), loader)
+        if before != "nothing":
+            take(older, device, trust)
         with cut_at(monkeypatch, operation, device.slots.boot) as power:
             try:
                 take(path, device, trust)
@@ -268,29 +302,89 @@ def test_power_cut_at_any_write(
             else:
                 break
         unharmed(device)
-        if device.slots.status().trying == "b" and device.slots.status().tries_left != 0:
+        there, status = device.installed("b"), device.slots.status()
+        if there is not None and there.version == "1.0.1":  # not touched yet
+            assert whole(device, older)
+        elif there is not None:
             installed(device)
-        if device.installed("b") is not None:
-            installed(device)
+        if status.trying == "b" and status.tries_left != 0:
+            assert there is not None
         take(path, device, trust)
         installed(device)
         assert device.slots.status().trying == "b"
     assert operation > 40
 
 
-def test_the_board_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    boot = make_boot(tmp_path / "boot", "grub")
-    image, line = tmp_path / "image.json", tmp_path / "cmdline"
-    image.write_text(json.dumps({"board": "pi4", "version": "2026.11.30", "architecture": "arm64"}))
-    line.write_text("root=PARTUUID=ed9ea100-03 panic=10 edgeai.slot=b quiet\n")
-    monkeypatch.setattr(system_update, "open_slots", lambda command_line: running(boot, "b"))
-    device = open_device(image, line)
+@dataclass
+class Started:
+    """A board that started slot b: files of its system, and of /sys, where two cards are in it."""
+
+    image: Path
+    line: Path
+    boot: Path
+    root: Path  # on a file system that is not that of `boot`
+    devices: Path
+
+    def mount(self, at: Path, partition: str) -> None:
+        """Let /sys say that a folder is on a partition, such as mmcblk0p3."""
+        number = at.stat().st_dev
+        link = self.devices / f"{os.major(number)}:{os.minor(number)}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(next(self.devices.parent.glob(f"block/*/{partition}")))
+
+    def open(self) -> Device:
+        return open_device(self.image, self.line, self.root, self.devices)
+
+
+@pytest.fixture
+def started_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Started:
+    board = Started(
+        tmp_path / "image.json", tmp_path / "cmdline", make_boot(tmp_path / "boot", "grub"), Path("/proc"),
+        tmp_path / "sys" / "dev",
+    )  # fmt: skip
+    board.image.write_text(json.dumps({"board": "pi4", "version": "2026.11.30", "architecture": "arm64"}))
+    board.line.write_text("root=PARTUUID=ed9ea100-03 panic=10 edgeai.slot=b quiet\n")
+    for disk, prefix in (("mmcblk0", "mmcblk0p"), ("sda", "sda")):
+        for number in range(1, 5):
+            folder = tmp_path / "sys" / "block" / disk / f"{prefix}{number}"
+            folder.mkdir(parents=True)
+            (folder / "partition").write_text(f"{number}\n")
+    board.devices.mkdir()
+    board.mount(board.boot, "mmcblk0p1")
+    board.mount(board.root, "mmcblk0p3")
+    monkeypatch.setattr(system_update, "open_slots", lambda command_line: running(board.boot, "b"))
+    return board
+
+
+def test_the_board_is_known_by_its_files(started_b: Started) -> None:
+    device = started_b.open()
     assert device.release == Release(board="pi4", version="2026.11.30")
-    assert device.partitions["a"] == Path("/dev/disk/by-partuuid/ed9ea100-02")
-    assert device.arguments["b"] == "PARTUUID=ed9ea100-03"
-    image.write_text("{}")
+    assert device.partitions == {"a": Path("/dev/mmcblk0p2"), "b": Path("/dev/mmcblk0p3")}
+    assert device.arguments == {"a": "PARTUUID=ed9ea100-02", "b": "PARTUUID=ed9ea100-03"}
+    started_b.image.write_text("{}")
     with pytest.raises(StateDamaged, match="which system"):
-        open_device(image, line)
+        started_b.open()
+
+
+def test_a_second_card_is_never_written_to(started_b: Started) -> None:
+    started_b.mount(started_b.root, "sda3")
+    with pytest.raises(StateDamaged, match="on another disk than the running system"):
+        started_b.open()
+    started_b.mount(started_b.boot, "sda1")
+    assert started_b.open().partitions["a"] == Path("/dev/sda2")
+
+
+def test_the_running_root_is_the_slots(started_b: Started) -> None:
+    started_b.mount(started_b.root, "mmcblk0p2")
+    with pytest.raises(StateDamaged, match="slot b was to start, and mmcblk0p2 runs"):
+        started_b.open()
+
+
+def test_a_root_that_is_on_no_disk(started_b: Started) -> None:
+    for link in started_b.devices.iterdir():
+        link.unlink()
+    with pytest.raises(StateDamaged, match="/proc is on no partition"):
+        open_device(started_b.image, started_b.line, started_b.root, started_b.devices)
 
 
 def test_versions_are_compared_by_numbers() -> None:
