@@ -4,12 +4,14 @@ PACKAGE is the default model. The others have random weights in the shapes of kn
 plain quantizer, for speed does not depend on values; they are built once into CACHE. Each visit of a group (a model at
 one context with one type of KV cache) is a process of its own, whose figures are appended to the JSON: a run that was
 interrupted, or that ran out of `--seconds`, continues, and figures are the least of `--visits`, spread over the time.
+A table may be made in pieces, of `--models`, `--contexts`, `--rows` and `--kv-types`, and of files by `--merge`.
 What would not fit into `--most-memory` is not measured, and reported with its bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shutil
 import subprocess
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from growth_cells import CONTEXTS, ROWS, Document, Group, groups_of, needed_bytes, next_group, rows_that_fit
+from growth_cells import CONTEXTS, ROWS, Document, Group, groups_of, merged, next_group, rows_that_fit
 from growth_report import report
 from machine_limits import int8_multiply_rate, read_bandwidth
 from synthetic_checkpoint import CONFIGS, write_checkpoint
@@ -28,6 +30,7 @@ from edgeai.device.budget import estimate
 from edgeai.engine.config import KV_BYTES, EngineSettings
 from edgeai.engine.scores import token_bytes as score_bytes
 from edgeai.model import model_shape
+from edgeai.package.durable import write_file
 from edgeai.package.package import Package
 from edgeai.sources.gguf import GGUFSource
 
@@ -74,22 +77,34 @@ def worker(package: Path, threads: int, task: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def measure(document: Document, packages: dict[str, Path], groups: list[Group], args: argparse.Namespace) -> None:
+def wanted_groups(document: Document, args: argparse.Namespace) -> dict[Group, list[int]]:
+    """The groups of the chosen models and contexts, each with those of the chosen rows that memory holds."""
+    found = {}
+    for model in args.models:
+        about = document["models"][model]
+        for group in groups_of(model, about["context_length"], args.contexts):
+            rows = rows_that_fit(about, group, document["most_bytes"], args.rows)
+            if rows and group.kv_type in args.kv_types:
+                found[group] = rows
+    return found
+
+
+def measure(document: Document, packages: dict[str, Path], args: argparse.Namespace) -> None:
     """Visit groups until all were visited often enough, or time is over; every visit is kept at once."""
     threads, deadline = document["threads"], time.monotonic() + args.seconds
     clock = time.process_time if threads == 1 else time.perf_counter
     limits = {"read_gbs": read_bandwidth(threads, clock), "int8_tops": int8_multiply_rate(threads, clock)}
     document["limits"].append(limits)
-    while (group := next_group(groups, document, args.visits)) and time.monotonic() < deadline:
-        rows = rows_that_fit(document["models"][group.model], group, document["most_bytes"])
-        task = {"kv_type": group.kv_type, "context": group.context, "rows": rows}
+    wanted = wanted_groups(document, args)
+    while (group := next_group(wanted, document, args.visits)) and time.monotonic() < deadline:
+        task = {"kv_type": group.kv_type, "context": group.context, "rows": wanted[group]}
         visit = worker(packages[group.model], threads, task)
         document["visits"].setdefault(group.key, []).append(visit)
-        args.json.write_text(json.dumps(document))
+        write_file(args.json, json.dumps(document).encode())
         print(f"{group.key}: {time.monotonic() - deadline + args.seconds:.0f} s", file=sys.stderr)
     if "check" not in document and DEFAULT in packages and time.monotonic() < deadline:
         document["check"] = worker(packages[DEFAULT], threads, {"check": CHECK_CONTEXT})
-        args.json.write_text(json.dumps(document))
+        write_file(args.json, json.dumps(document).encode())
 
 
 def arguments() -> argparse.Namespace:
@@ -101,33 +116,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("growth.json"), help="figures so far, to be continued")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     parser.add_argument("--models", nargs="+", choices=[DEFAULT, *CONFIGS], default=[DEFAULT, *CONFIGS])
-    parser.add_argument("--most-context", type=int, default=CONTEXTS[-1])
+    parser.add_argument("--contexts", nargs="+", type=int, choices=CONTEXTS, default=list(CONTEXTS))
+    parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=list(ROWS))
+    parser.add_argument("--kv-types", nargs="+", choices=list(KV_BYTES), default=list(KV_BYTES))
+    parser.add_argument("--merge", nargs="+", type=Path, default=[], help="figures of other runs, to be added")
     parser.add_argument("--most-memory", type=float, default=14.0, help="GB that one process may take")
     parser.add_argument("--threads", type=int, default=cores, help="1: CPU time, for machines with other work")
     parser.add_argument("--visits", type=int, default=3, help="of every group; 0: only report what there is")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     args = parser.parse_args()
-    document = json.loads(args.json.read_text()) if args.json.exists() else {"threads": args.threads}
-    if args.visits and document["threads"] != args.threads:
-        parser.error(f"{args.json} was measured with --threads {document['threads']}, go on with that or elsewhere")
+    try:
+        args.document = document_of(args)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"what was measured before cannot be used: {error!r}")
+    if args.visits and (before := args.document["threads"]) != args.threads:
+        parser.error(f"{args.json} was measured with --threads {before}, go on with that or elsewhere")
     return args
+
+
+def document_of(args: argparse.Namespace) -> Document:
+    """What was measured so far, in this file and in those to be merged. Raises ValueError where they do not fit."""
+    files = [args.json, *args.merge] if args.json.exists() else args.merge
+    empty: Document = {"threads": args.threads, "limits": [], "models": {}, "visits": {}}
+    document = functools.reduce(merged, [json.loads(file.read_text()) for file in files]) if files else empty
+    return document | {"most_bytes": args.most_memory * 1e9}
 
 
 def main() -> None:
     args = arguments()
-    empty: Document = {"threads": args.threads, "limits": [], "models": {}, "visits": {}}
-    document = json.loads(args.json.read_text()) if args.json.exists() else empty
-    document["most_bytes"] = args.most_memory * 1e9
+    document = args.document
     if args.visits:
         packages = {model: package_of(model, args.package, args.gguf, args.cache) for model in args.models}
         document["models"] |= {model: described(Package.open(path)) for model, path in packages.items()}
-        groups = [
-            group
-            for model in args.models
-            for group in groups_of(model, document["models"][model]["context_length"], args.most_context)
-            if needed_bytes(document["models"][model], group, 1) <= document["most_bytes"]
-        ]
-        measure(document, packages, groups, args)
+        measure(document, packages, args)
+    elif args.merge:
+        write_file(args.json, json.dumps(document).encode())
     print(report(document))
     if args.plots:
         from growth_plots import plots

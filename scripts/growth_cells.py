@@ -37,11 +37,15 @@ class Group:
         return f"{self.model}/{self.kv_type}/{self.context}"
 
 
-def groups_of(model: str, context_length: int, most_context: int = CONTEXTS[-1]) -> list[Group]:
-    """Every group of a model, as far as its own context goes."""
-    most = min(context_length, most_context)
-    found = [Group(model, "float32", context) for context in CONTEXTS if context <= most]
-    return found + [Group(model, "int8", context) for context in INT8_CONTEXTS if context <= most]
+def groups_of(model: str, context_length: int, contexts: Sequence[int] = CONTEXTS) -> list[Group]:
+    """Every group of a model at these contexts, as far as its own context goes."""
+    kinds = {"float32": CONTEXTS, "int8": INT8_CONTEXTS}
+    return [
+        Group(model, kind, context)
+        for kind, usual in kinds.items()
+        for context in usual
+        if context in contexts and context <= context_length
+    ]
 
 
 def needed_bytes(about: Mapping[str, Any], group: Group, rows: int) -> int:
@@ -49,15 +53,36 @@ def needed_bytes(about: Mapping[str, Any], group: Group, rows: int) -> int:
     return int(about["load_bytes"] + rows * group.context * about["token_bytes"][group.kv_type])
 
 
-def rows_that_fit(about: Mapping[str, Any], group: Group, most_bytes: float) -> list[int]:
-    return [rows for rows in ROWS if needed_bytes(about, group, rows) <= most_bytes]
+def rows_that_fit(about: Mapping[str, Any], group: Group, most_bytes: float, wanted: Sequence[int] = ROWS) -> list[int]:
+    return [rows for rows in ROWS if rows in wanted and needed_bytes(about, group, rows) <= most_bytes]
 
 
-def next_group(groups: Sequence[Group], document: Document, visits: int) -> Group | None:
-    """The one with the fewest visits, in order of context, until all have enough: so all are spread over the time."""
-    done = {group: len(document["visits"].get(group.key, ())) for group in groups}
-    waiting = [group for group in groups if done[group] < visits]
+def next_group(wanted: Mapping[Group, Sequence[int]], document: Document, visits: int) -> Group | None:
+    """The one with the fewest visits that measured all of its rows, in order of context, until all have enough: so all
+    are spread over the time.
+    """
+    done = {group: _visits_with(document, group, rows) for group, rows in wanted.items()}
+    waiting = [group for group in wanted if done[group] < visits]
     return min(waiting, key=lambda group: (done[group], group.context), default=None)
+
+
+def _visits_with(document: Document, group: Group, rows: Sequence[int]) -> int:
+    visits = document["visits"].get(group.key, ())
+    return sum({str(count) for count in rows} <= {str(count) for count in visit["decode"]} for visit in visits)
+
+
+def merged(document: Document, other: Document) -> Document:
+    """Both documents' visits, as if one had gone on with the other. Raises ValueError where they do not fit."""
+    if document["threads"] != other["threads"]:
+        raise ValueError(f"one was measured with --threads {document['threads']}, the other with {other['threads']}")
+    for model in document["models"].keys() & other["models"].keys():
+        if document["models"][model] != other["models"][model]:
+            raise ValueError(f"they measured different packages of {model}")
+    visits = {key: list(found) for key, found in document["visits"].items()}
+    for key, found in other["visits"].items():
+        visits[key] = [*visits.get(key, ()), *(visit for visit in found if visit not in visits.get(key, ()))]
+    limits = [*document["limits"], *(run for run in other["limits"] if run not in document["limits"])]
+    return {**other, **document, "models": other["models"] | document["models"], "limits": limits, "visits": visits}
 
 
 def least(document: Document, group: Group, what: str) -> dict[int, float]:

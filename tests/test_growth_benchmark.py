@@ -67,7 +67,7 @@ def test_groups_end_with_the_models_context() -> None:
         "m/float32/128", "m/float32/512", "m/float32/2048", "m/int8/128", "m/int8/2048",
     ]  # fmt: skip
     assert max(group.context for group in groups_of("m", 1 << 20)) == 16384
-    assert max(group.context for group in groups_of("m", 1 << 20, 600)) == 512
+    assert {group.context for group in groups_of("m", 1 << 20, [512, 2048])} == {512, 2048}
 
 
 def test_rows_fit_until_memory_is_full() -> None:
@@ -78,12 +78,13 @@ def test_rows_fit_until_memory_is_full() -> None:
     assert rows_that_fit(ABOUT, group, 76e6) == [1, 2, 4, 8]
     assert rows_that_fit(ABOUT, replace(group, kv_type="int8"), 76e6) == [1, 2, 4, 8, 16, 32]
     assert rows_that_fit(ABOUT, group, 1e6) == []
+    assert rows_that_fit(ABOUT, group, 76e6, [1, 8, 32]) == [1, 8]
 
 
 def test_the_group_that_was_visited_least_is_next() -> None:
     from growth_cells import groups_of, next_group
 
-    groups = [*groups_of("a", 2048), *groups_of("b", 512)]
+    groups = {group: [1] for group in [*groups_of("a", 2048), *groups_of("b", 512)]}
     document: dict[str, Any] = {"visits": {}}
     order: list[str] = []
 
@@ -91,10 +92,41 @@ def test_the_group_that_was_visited_least_is_next() -> None:
         return int(key.rpartition("/")[2])
 
     while group := next_group(groups, document, 2):
-        document["visits"].setdefault(group.key, []).append({})
+        document["visits"].setdefault(group.key, []).append({"decode": {"1": 0.1}})
         order.append(group.key)
     assert len(order) == 2 * len(groups)
     assert order[: len(groups)] == order[len(groups) :] == sorted(order[: len(groups)], key=context_of)
+
+
+def test_a_visit_counts_when_it_measured_all_the_rows_that_are_wanted() -> None:
+    from growth_cells import Group, next_group
+
+    group = Group("m", "float32", 128)
+    document: dict[str, Any] = {"visits": {group.key: [{"decode": {"1": 0.1}}]}}
+    assert next_group({group: [1]}, document, 1) is None
+    assert next_group({group: [1, 2]}, document, 1) == group
+    document["visits"][group.key].append({"decode": {"1": 0.1, "2": 0.2}})
+    assert next_group({group: [1, 2]}, document, 1) is None
+
+
+def test_pieces_are_put_together() -> None:
+    from growth_cells import Group, least, merged
+
+    one, other = visited(steps, ("a", "b")), visited(steps, ("b", "c"))
+    faster = {**other["visits"]["b/float32/128"][0], "decode": {"1": 1e-4, "64": 1.0}}
+    other["visits"]["b/float32/128"] = [faster]
+    other |= {"limits": [{"read_gbs": 50.0, "int8_tops": 5.0}], "check": {"decode": {"ratio": 1.0}}}
+    whole = merged(one, other)
+    assert whole["models"].keys() == {"a", "b", "c"}
+    assert whole["visits"]["b/float32/128"] == [*one["visits"]["b/float32/128"], faster]
+    assert least(whole, Group("b", "float32", 128), "decode")[1] == 1e-4
+    assert whole["limits"] == [*one["limits"], *other["limits"]]
+    assert whole["check"] == other["check"]
+    assert merged(whole, other) == whole  # what is there already is not counted twice
+    with pytest.raises(ValueError, match="--threads 2, the other with 1"):
+        merged(one, other | {"threads": 1})
+    with pytest.raises(ValueError, match="different packages of b"):
+        merged(one, other | {"models": {"b": ABOUT | {"weights_bytes": 1}}})
 
 
 def test_what_others_do_only_adds() -> None:
@@ -192,7 +224,7 @@ def test_caches_are_filled_with_bounded_values(repetitive_graph: Path, tiny_shap
 def test_a_whole_run_on_a_small_model(smollm_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Continued where it ended, until every group has been visited twice."""
     import bench_growth
-    from growth_cells import groups_of
+    from growth_cells import CONTEXTS, ROWS, groups_of
     from growth_report import report
     from synthetic_checkpoint import LLAMA, shaped, write_checkpoint
 
@@ -205,12 +237,14 @@ def test_a_whole_run_on_a_small_model(smollm_gguf: Path, tmp_path: Path, monkeyp
     groups = groups_of(bench_growth.DEFAULT, about["context_length"])
     document = {"threads": 1, "limits": [], "models": {bench_growth.DEFAULT: about}, "visits": {}, "most_bytes": 1e9}
     monkeypatch.setattr(bench_growth, "CHECK_CONTEXT", 384)
-    args = argparse.Namespace(json=tmp_path / "growth.json", visits=1, seconds=600)
-    bench_growth.measure(document, packages, groups, args)
+    chosen = {"models": [bench_growth.DEFAULT], "contexts": CONTEXTS, "rows": ROWS, "kv_types": ("float32", "int8")}
+    args = argparse.Namespace(**chosen, json=tmp_path / "growth.json", visits=1, seconds=600)
+    bench_growth.measure(document, packages, args)
     again = json.loads(args.json.read_text())
     assert again == document
     assert all(figures["least"] <= figures["ratio"] <= figures["most"] for figures in again["check"].values())
-    bench_growth.measure(again, packages, groups, argparse.Namespace(json=args.json, visits=2, seconds=600))
+    args.visits = 2
+    bench_growth.measure(again, packages, args)
     assert {key: len(visits) for key, visits in again["visits"].items()} == {group.key: 2 for group in groups}
     assert again["check"] == document["check"]
     assert all(0 <= visit["others"] < 1 for visits in again["visits"].values() for visit in visits)
