@@ -49,7 +49,7 @@ class Run:
 
 
 def builders(checkpoint: Path, out: Path, optimum: str, genai: str) -> list[Builder]:
-    edgeai = [sys.executable, "-m", "edgeai", "build", str(checkpoint), "--out", str(out), "--bits", "4"]
+    edgeai = [sys.executable, "-P", "-m", "edgeai", "build", str(checkpoint), "--out", str(out), "--bits", "4"]
     cache = str(out.with_name("genai-cache"))
     builder = [genai, "-m", "onnxruntime_genai.models.builder", "-p", "int4", "-e", "cpu"]
     return [

@@ -79,7 +79,7 @@ class Mirror(SimpleHTTPRequestHandler):
 
 def run(home: Path, *arguments: str | Path) -> tuple[dict[str, Any], float, int]:
     """A command's JSON, its seconds, and the most memory that it had, in bytes."""
-    said, seconds, memory = measured(["-m", "edgeai", *map(str, arguments), "--json"], home)
+    said, seconds, memory = measured(["-P", "-m", "edgeai", *map(str, arguments), "--json"], home)
     return json.loads(said), seconds, memory
 
 

@@ -48,7 +48,7 @@ def package_of(model: str, default: Path, gguf: Path, cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         write_checkpoint(folder, CONFIGS[model], GGUFSource(gguf))
         options = ["--out", target, "--scheme", "rtn", "--bits", "4", "--json"]
-        command = [sys.executable, "-m", "edgeai", "build", folder, *options]
+        command = [sys.executable, "-P", "-m", "edgeai", "build", folder, *options]
         subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True)
         shutil.rmtree(folder)
     return target

@@ -22,11 +22,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench_rows import Row, row_of
+from bench_rows import Comparison, Row, add_outputs, page, publish, row_of
 from load_scenarios import SCENARIOS, Outcome, Plan, warm_up
 from servers import Server, edgeai_server, llama_server
 
@@ -132,16 +132,6 @@ def contestants_of(package: Path, gguf: Path, threads: int, context: int, kv_typ
     }
 
 
-def markdown(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
-    heads = ["", "edgeai", CONTESTANTS["same"], "ratio", CONTESTANTS["best"], "ratio"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        cells = [labels[row.metric], f"{row.ours:g}", f"{row.same:g}", f"{row.ratio_same:.2f}x"]
-        cells += [f"{row.best:g}", f"{row.ratio_best:.2f}x"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def said(failures: Mapping[str, tuple[int, Counter[str]]]) -> str:
     lines = []
     for name, (requests, told) in failures.items():
@@ -158,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--kv-type", choices=["float32", "int8"], default="float32", help="of edgeai's cache")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    add_outputs(parser)
     parser.add_argument("--state", type=Path, help="keep what was measured in this file; again to continue")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing new after this time")
     args = parser.parse_args()
@@ -169,15 +159,9 @@ def main() -> None:
         for scenario in args.scenario:
             if (scenario, number) not in rounds and time.monotonic() < end:
                 rounds.add(scenario, number, measure(contestants, scenario, plan, number))
-    rows, labels, failures = (
-        rounds.rows(),
-        {metric: label for metric, (label, *_) in METRICS.items()},
-        rounds.failures(),
-    )
-    print(f"{markdown(rows, labels)}\n\n{said(failures)}")
-    if args.json:
-        document = {"rows": [dataclasses.asdict(row) for row in rows], "labels": labels, "failures": failures}
-        args.json.write_text(json.dumps(document, indent=2) + "\n")
+    labels, failures = {metric: label for metric, (label, *_) in METRICS.items()}, rounds.failures()
+    found = Comparison(rounds.rows(), labels, [said(failures)], {"failures": failures})
+    publish(page(found, CONTESTANTS), found, args)
 
 
 if __name__ == "__main__":

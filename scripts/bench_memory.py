@@ -30,7 +30,7 @@ def main() -> None:
     size = write_checkpoint(folder, CONFIG | {"num_hidden_layers": args.layers}, GGUFSource(args.gguf))
     print(f"checkpoint: {size / 1e9:.2f} GB in {args.layers} layers", file=sys.stderr)
     options = ["--out", args.work / "package", "--scheme", args.scheme, "--bits", "4", "--json"]
-    command = [sys.executable, "-m", "edgeai", "build", folder, *options]
+    command = [sys.executable, "-P", "-m", "edgeai", "build", folder, *options]
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
     report = json.loads(done.stdout)
     print("| scheme | checkpoint | package | time | peak memory |\n|---|---|---|---|---|")

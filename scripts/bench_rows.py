@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from edgeai.package.durable import write_file
 
 Round = Mapping[str, Mapping[str, float]]  # by contestant ("ours", "same", "ours_best", "best") and metric
 
@@ -23,6 +27,33 @@ class Row:
     best: float | None
     ratio_same: float
     ratio_best: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is put beside what: on the same weights, and each side's fastest, if both are named."""
+
+    package: Path
+    gguf: Path
+    best_package: Path | None
+    q4_0: Path | None
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What a benchmark found: rows with their labels by metric, what is to be known about them in sentences (`notes`),
+    and what else its JSON has (`facts`).
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Comparison) -> Comparison:
+        return Comparison(
+            self.rows + other.rows, self.labels | other.labels, self.notes + other.notes, self.facts | other.facts
+        )
 
 
 def row_of(
@@ -57,23 +88,52 @@ def row_of(
     )
 
 
-def markdown(rows: Sequence[Row], labels: Mapping[str, str], *, peer: str) -> str:
-    with_best = any(row.ratio_best is not None for row in rows)
-    heads = ["", "edgeai", f"{peer}, same weights", "ratio"]
-    heads += ["edgeai, fastest package", f"{peer}, Q4_0", "ratio"] if with_best else []
+def names_beside(peer: str) -> dict[str, str]:
+    """Headings for a peer on the same weights, and on its fastest."""
+    return {
+        "ours": "edgeai",
+        "same": f"{peer}, same weights",
+        "ours_best": "edgeai, fastest package",
+        "best": f"{peer}, Q4_0",
+    }
+
+
+def markdown(rows: Sequence[Row], labels: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """The table. `names` are the headings of the contestants; without "ours_best", "best" stands beside "ours"."""
+    pairs = [("ours", "same", "ratio_same")]
+    if any(row.ratio_best is not None for row in rows):
+        pairs.append(("ours_best", "best", "ratio_best"))
+    shown = [[name for name in pair if name in names or name.startswith("ratio")] for pair in pairs]
+    heads = ["", *(names.get(name, "ratio") for pair in shown for name in pair)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        cells = [labels[row.metric], f"{row.ours:g}", f"{row.same:g}", f"{row.ratio_same:.2f}x"]
-        if with_best and row.ratio_best is not None:
-            cells += [f"{row.ours_best:g}", f"{row.best:g}", f"{row.ratio_best:.2f}x"]
-        elif with_best:
-            cells += ["", "", ""]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [_cell(getattr(row, name), name) for pair in shown for name in pair]
+        lines.append(f"| {' | '.join([labels[row.metric], *cells])} |")
     return "\n".join(lines)
 
 
-def write_rows(path: Path | None, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
-    """Write the rows as JSON, if a file was named."""
-    if path is not None:
-        document = {"rows": [dataclasses.asdict(row) for row in rows], "labels": dict(labels)}
-        path.write_text(json.dumps(document, indent=2) + "\n")
+def _cell(value: float | None, name: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}x" if name.startswith("ratio") else f"{value:g}"
+
+
+def page(found: Comparison, names: Mapping[str, str]) -> str:
+    """The table, and what is to be known about it."""
+    return "\n\n".join([markdown(found.rows, found.labels, names), *found.notes])
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where what was found is written, besides standard output."""
+    parser.add_argument("--json", type=Path, help="also write rows, versions and the machine to this file")
+    parser.add_argument("--markdown", type=Path, help="also write what is printed to this file")
+
+
+def publish(text: str, found: Comparison, args: argparse.Namespace) -> None:
+    """Print a table with what belongs to it, and write the files that `add_outputs` asked for."""
+    print(text)
+    if args.markdown:
+        write_file(args.markdown, f"{text}\n".encode())
+    if args.json:
+        document = {"rows": [dataclasses.asdict(row) for row in found.rows], "labels": found.labels, **found.facts}
+        write_file(args.json, (json.dumps(document, indent=2) + "\n").encode())

@@ -1,10 +1,13 @@
 """Measures `edgeai serve` beside llama-server, in turn: memory, start, and what a token costs.
 
-bench_servers.py PACKAGE GGUF Q4_0_GGUF [--best-package PACKAGE] [--json FILE]
+bench_servers.py PACKAGE GGUF Q4_0_GGUF [--best-package PACKAGE] [--json FILE] [--markdown FILE]
 
 Each round starts every server anew, with the weights in the page cache, and asks all of them the same. A figure is the
 median over rounds; a ratio, the peer's figure over ours, is the median of the ratios within each round: above 1 is
 better.
+
+llama-server has flash attention on or off, whichever was better at the start for each figure; where figures differ in
+that, it runs twice in every round.
 
 Memory is the peak of the resident set (VmHWM) once four conversations have filled the cache of `--context` tokens.
 llama-server's additional cache of prompts in RAM is off, and what edgeai keeps of prompts is within its cache.
@@ -20,16 +23,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench_rows import markdown, row_of, write_rows
+from bench_machine import circumstances, llama_server_version
+from bench_rows import Comparison, Sides, add_outputs, names_beside, page, publish, row_of
 from process_cost import PeakMemory, cost_of
 from server_client import chat, chats
-from servers import Server, edgeai_server, llama_server
+from servers import FlashAttention, Server, edgeai_server, find_llama_server, llama_server
 from words import some_words
 
-from edgeai.engine.config import KVType
+from edgeai.engine.config import KV_BYTES, KVType
 from edgeai.model import model_shape
 from edgeai.package.package import Package
 
@@ -52,6 +56,9 @@ FILL_ANSWER = 48  # tokens
 FILL_SPARE = 100  # tokens of each client's share, for the template and what it makes of words
 SETTLE_SECONDS = 15.0  # between the last answer and rest: what is tidied up after work is not rest
 
+FLASH: tuple[FlashAttention, ...] = ("on", "off")
+IDLE = ("idle_cpu", "idle_context_switches")  # are not tried: the setting is the one for the first client
+
 Start = Callable[[], AbstractContextManager[Server]]
 Figures = dict[str, float]
 
@@ -64,6 +71,31 @@ class Plan:
     context: int
     idle: float
     kv_type: KVType
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server, in one setting or several; `tried` are the figures of each, of which every metric has its best."""
+
+    starts: Mapping[str, Start]
+    tried: Mapping[str, Figures] = field(default_factory=dict)
+
+    def settled(self, plan: Plan) -> Contestant:
+        """One that has tried all its settings once."""
+        here = dataclasses.replace(plan, idle=0)
+        return Contestant(self.starts, {name: measure(start, here, 0) for name, start in self.starts.items()})
+
+    def setting(self, metric: str) -> str:
+        """The one in which this metric was least."""
+        if len(self.starts) == 1:
+            return next(iter(self.starts))
+        tried = "cpu_seconds_per_1000_tokens" if metric in IDLE else metric
+        return min(self.tried, key=lambda name: self.tried[name][tried])
+
+    def measure(self, plan: Plan, number: int) -> Figures:
+        wanted = dict.fromkeys(self.setting(metric) for metric in METRICS)
+        found = {name: measure(self.starts[name], plan, number) for name in wanted}
+        return {metric: found[name][metric] for metric in METRICS if metric in found[name := self.setting(metric)]}
 
 
 def measure(start: Start, plan: Plan, number: int) -> Figures:
@@ -112,24 +144,87 @@ def cost_at_rest(server: Server, seconds: float) -> Figures:
     return {"idle_cpu": used.cpu_seconds / minutes, "idle_context_switches": used.switches / minutes}
 
 
-def rounds_of(contestants: Mapping[str, Start], plan: Plan, rounds: int) -> list[dict[str, Figures]]:
+def rounds_of(contestants: Mapping[str, Contestant], plan: Plan, rounds: int) -> list[dict[str, Figures]]:
     """Figures by contestant of each round; rest is measured in the last one only."""
     results = []
     for number in range(rounds):
         here = plan if number == rounds - 1 else dataclasses.replace(plan, idle=0)
-        results.append({name: measure(start, here, number) for name, start in contestants.items()})
+        results.append({name: contestant.measure(here, number) for name, contestant in contestants.items()})
         print(f"round {number + 1}/{rounds}: {json.dumps(results[-1])}", file=sys.stderr)
     return results
 
 
-def our_server(package: Path, plan: Plan) -> Start:
+def our_server(package: Path, plan: Plan) -> Contestant:
     budget = plan.context * model_shape(Package.open(package).manifest, plan.kv_type).token_bytes
-    options = ["--kv-type", plan.kv_type]
-    return lambda: edgeai_server(package, threads=plan.threads, context=plan.context, kv_budget=budget, options=options)
+    options = {"threads": plan.threads, "context": plan.context, "kv_budget": budget}
+    return Contestant({"": lambda: edgeai_server(package, **options, options=["--kv-type", plan.kv_type])})
 
 
-def peer_server(gguf: Path, plan: Plan) -> Start:
-    return lambda: llama_server(gguf, threads=plan.threads, context=plan.context, options=["--cache-ram", "0"])
+def peer_server(gguf: Path, plan: Plan) -> Contestant:
+    def start(flash: FlashAttention) -> Start:
+        return lambda: llama_server(
+            gguf,
+            threads=plan.threads,
+            context=plan.context,
+            flash_attention=flash,
+            options=["--cache-ram", "0"],
+        )
+
+    return Contestant({flash: start(flash) for flash in FLASH})
+
+
+def compare(sides: Sides, plan: Plan, *, rounds: int) -> Comparison:
+    """Measure all of `METRICS`. Raises SystemExit and RuntimeError when a server does not start or dies."""
+    contestants = {"ours": our_server(sides.package, plan), "same": peer_server(sides.gguf, plan).settled(plan)}
+    if sides.best_package and sides.q4_0:
+        contestants["ours_best"] = our_server(sides.best_package, plan)
+        contestants["best"] = peer_server(sides.q4_0, plan).settled(plan)
+    found = rounds_of(contestants, plan, rounds)
+    rows = [
+        row
+        for metric, (_, decimals, least) in METRICS.items()
+        if (row := row_of(metric, found, decimals=decimals, less_is_better=True, least=least)) is not None
+    ]
+    peers = {name: contestant for name, contestant in contestants.items() if contestant.tried}
+    notes = [
+        f"edgeai's KV cache is {plan.kv_type} in the servers, llama-server's float16; {plan.context} tokens of it.",
+        flash_text(peers),
+    ]
+    facts = {
+        "server_kv_type": plan.kv_type,
+        "server_context": plan.context,
+        "server_flash_attention": {name: peer.tried for name, peer in peers.items()},
+        "server_rounds": found,
+        "llama_server": llama_server_version(find_llama_server()),
+    }
+    return Comparison(rows, {metric: label for metric, (label, _, _) in METRICS.items()}, notes, facts)
+
+
+def flash_text(peers: Mapping[str, Contestant]) -> str:
+    """What the peer was measured with, and what the other setting gave."""
+    files = {"same": "the same weights", "best": "Q4_0"}
+    parts = []
+    for name, peer in peers.items():
+        each = [
+            f"{metric} {peer.setting(metric)}"
+            f" ({' and '.join(f'{figures[metric]:.2f} {setting}' for setting, figures in peer.tried.items())})"
+            for metric in METRICS
+            if metric not in IDLE
+        ]
+        parts.append(f"{files[name]}: {', '.join(each)}")
+    return f"llama-server's --flash-attn was set to what was better. {'; '.join(parts)}."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What says how servers are measured; `plan_of` reads it."""
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--context", type=int, default=8192, help="tokens of cache capacity of the servers")
+    parser.add_argument("--server-kv-type", choices=list(KV_BYTES), default="int8", help="of edgeai's cache in servers")
+    parser.add_argument("--idle", type=float, default=60, help="seconds of rest; 0 leaves it out")
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    return Plan(args.threads, args.context, args.idle, args.server_kv_type)
 
 
 def main() -> None:
@@ -139,25 +234,12 @@ def main() -> None:
     parser.add_argument("q4_0", type=Path, help="the same, requantized to Q4_0")
     parser.add_argument("--best-package", type=Path, help="the package to put beside Q4_0")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--context", type=int, default=8192, help="tokens of cache capacity")
-    parser.add_argument("--kv-type", choices=["float32", "int8"], default="int8", help="of edgeai's cache")
-    parser.add_argument("--idle", type=float, default=60, help="seconds of rest; 0 leaves it out")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    add_options(parser)
+    add_outputs(parser)
     args = parser.parse_args()
-    plan = Plan(args.threads, args.context, args.idle, args.kv_type)
-    contestants = {"ours": our_server(args.package, plan), "same": peer_server(args.gguf, plan)}
-    if args.best_package:
-        contestants |= {"ours_best": our_server(args.best_package, plan), "best": peer_server(args.q4_0, plan)}
-    rounds = rounds_of(contestants, plan, args.rounds)
-    rows = [
-        row
-        for metric, (_, decimals, least) in METRICS.items()
-        if (row := row_of(metric, rounds, decimals=decimals, less_is_better=True, least=least)) is not None
-    ]
-    labels = {metric: label for metric, (label, _, _) in METRICS.items()}
-    print(markdown(rows, labels, peer="llama-server"))
-    write_rows(args.json, rows, labels)
+    sides = Sides(args.package, args.gguf, args.best_package, args.q4_0)
+    found = circumstances(args.threads) + compare(sides, plan_of(args), rounds=args.rounds)
+    publish(page(found, names_beside("llama-server")), found, args)
 
 
 if __name__ == "__main__":

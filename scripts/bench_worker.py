@@ -1,9 +1,11 @@
 """One contestant of scripts/bench, in a process of its own: reads a task a line, answers with tokens per second.
 
     bench_worker.py edgeai PACKAGE THREADS
-    bench_worker.py llama.cpp GGUF THREADS
+    bench_worker.py llama.cpp GGUF THREADS STEPS
 
-A task is a JSON list [name, argument, seed]; the answer a JSON object with `value`.
+The first line says what it is (`version`), once it is ready. A task is a JSON list [name, argument, seed]; the answer a
+JSON object with `value`. STEPS is how many tokens are decoded, as many as edgeai's own measurement does; llama.cpp's
+interpreter need not have edgeai.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from edgeai.engine.engine import Engine
 
 Task = Callable[[int, int], float]
-DECODE_TOKENS = 48
 
 
 def edgeai_tasks(package_path: Path, threads: int) -> Mapping[str, Task]:
@@ -58,9 +59,9 @@ def edgeai_tasks(package_path: Path, threads: int) -> Mapping[str, Task]:
 
 
 class LlamaCpp:
-    """llama.cpp through its C interface."""
+    """llama.cpp through its C interface. With flash attention or without, as the task of that name says."""
 
-    def __init__(self, gguf: Path, threads: int) -> None:
+    def __init__(self, gguf: Path, threads: int, steps: int) -> None:
         import llama_cpp
 
         self.api = llama_cpp
@@ -68,17 +69,25 @@ class LlamaCpp:
         self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._quiet, None)
         self.model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), llama_cpp.llama_model_default_params())
-        self.threads = threads
+        self.threads, self.steps = threads, steps
+        self.flash_attention = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         self.context = None
         self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         self.batch = llama_cpp.llama_batch_init(512, 0, 1)
 
     def tasks(self) -> Mapping[str, Task]:
         return {
+            "flash attention": self.use_flash_attention,
             "prefill": self.prefill,
             "decode": lambda context, seed: self.decode(context, 1, seed),
             "batch": lambda rows, seed: self.decode(128, rows, seed),
         }
+
+    def use_flash_attention(self, wanted: int, _: int) -> float:
+        """From the next task on."""
+        api = self.api
+        self.flash_attention = api.LLAMA_FLASH_ATTN_TYPE_ENABLED if wanted else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        return wanted
 
     def prefill(self, tokens: int, seed: int) -> float:
         self.open(rows=1, capacity=tokens)
@@ -88,13 +97,13 @@ class LlamaCpp:
         return tokens / (time.perf_counter() - started)
 
     def decode(self, context: int, rows: int, seed: int) -> float:
-        self.open(rows, context + DECODE_TOKENS)
+        self.open(rows, context + self.steps)
         newest = []
         for row in range(rows):
             self.read(row, self.prompt(context, seed + row))
             newest.append(self.choose(-1))
         times = []
-        for step in range(DECODE_TOKENS):
+        for step in range(self.steps):
             started = time.perf_counter()
             self.run([(token, context + step, row, True) for row, token in enumerate(newest)])
             newest = [self.choose(row) for row in range(rows)]
@@ -113,7 +122,10 @@ class LlamaCpp:
         params.n_seq_max = rows
         params.n_batch = params.n_ubatch = 512
         params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = self.flash_attention
         self.context = self.api.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise RuntimeError(f"llama.cpp makes no context with flash_attn_type {self.flash_attention}")
 
     def read(self, row: int, prompt: list[int]) -> None:
         last = len(prompt) - 1
@@ -139,8 +151,12 @@ class LlamaCpp:
 
 def main() -> None:
     kind, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    tasks = edgeai_tasks(path, threads) if kind == "edgeai" else LlamaCpp(path, threads).tasks()
-    reply({"ready": kind})
+    if kind == "edgeai":
+        tasks, version = edgeai_tasks(path, threads), ""
+    else:
+        peer = LlamaCpp(path, threads, steps=int(sys.argv[4]))
+        tasks, version = peer.tasks(), f"llama-cpp-python {peer.api.__version__}"
+    reply({"version": version})
     for line in sys.stdin:
         name, argument, seed = json.loads(line)
         reply({"value": tasks[name](argument, seed)})

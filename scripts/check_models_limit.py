@@ -49,7 +49,9 @@ def within(limit: int, home: Path, rounds: int) -> Outcome:
     options = ["--kv-disk", "0", "--threads", "2", "--check", "never"]
     with memory_limit(limit) as box:
         result = Outcome(limit, box.way)
-        server = Server([sys.executable, "-m", "edgeai", "serve", *options], home / f"{limit}.log", start=box.start)
+        server = Server(
+            [sys.executable, "-P", "-m", "edgeai", "serve", *options], home / f"{limit}.log", start=box.start
+        )
         server.ready()
         for name in NAMES * rounds:
             started = time.monotonic()

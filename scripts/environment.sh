@@ -2,9 +2,17 @@
 #
 #   edgeai_environment FOLDER EXTRA   makes FOLDER with edgeai and this extra; afterwards $python is its interpreter
 #
+#   edgeai ARGUMENTS                  the command, of this checkout
+#   default_package                   sets $package: EDGEAI_BENCH_PACKAGE, or the default model's, built when it is missing
+#
+# Scripts stay in the folder they are called from, for that is where files are that their options name; modules come from
+# this checkout all the same.
+#
 # Everything that is said goes to standard error; standard output belongs to the script's result.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -51,4 +59,11 @@ make_venv() {
         rm -rf "$2"
         fail "$1 cannot make a private environment" "on Debian and Ubuntu: sudo apt install python3-venv"
     }
+}
+
+edgeai() { "$python" -P -m edgeai "$@"; } # -P: not of a checkout that it happens to be called in
+
+default_package() {
+    local model=smollm2-135m-instruct
+    package=${EDGEAI_BENCH_PACKAGE:-$(edgeai models path "$model" 2>/dev/null || edgeai build "$model")}
 }

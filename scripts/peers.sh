@@ -29,7 +29,7 @@ llama_server() {
 bench_weights() {
     gguf=$("$python" "$root/scripts/fetch_weights.py" smollm2-135m-instruct)
     package=${EDGEAI_BENCH_PACKAGE:-$1/package}
-    [ -e "$package" ] || "$python" -m edgeai build smollm2-135m-instruct --out "$package" >/dev/null
+    [ -e "$package" ] || edgeai build smollm2-135m-instruct --out "$package" >/dev/null
 }
 
 bench_q4_0() {
@@ -42,6 +42,6 @@ bench_fastest() {
     fastest=${EDGEAI_BENCH_FASTEST:-$1/fastest}
     [ ! -e "$fastest" ] || return 0
     "$python" "$root/scripts/float_checkpoint.py" "$gguf" "$1/float" >/dev/null
-    "$python" -m edgeai build "$1/float" --bits 4 --block-size 128 --table-bits 4 --out "$fastest" >/dev/null
+    edgeai build "$1/float" --bits 4 --block-size 128 --table-bits 4 --out "$fastest" >/dev/null
     rm -r "$1/float" "$1/float.gguf"
 }

@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.002
 
+FlashAttention = Literal["on", "off", "auto"]
 Start = Callable[[list[str], IO[bytes]], subprocess.Popen[Any]]  # a command, and where what it says goes
 
 
@@ -114,7 +115,7 @@ class Server:
 
 def edgeai_command(model: str | Path, *options: str) -> list[str]:
     """`edgeai serve` by this interpreter."""
-    return [sys.executable, "-m", "edgeai", "serve", "--model", str(model), *options]
+    return [sys.executable, "-P", "-m", "edgeai", "serve", "--model", str(model), *options]
 
 
 @contextlib.contextmanager
@@ -126,16 +127,18 @@ def llama_server(
     context: int = 8192,
     parallel: int = 8,
     unified: bool = True,
+    flash_attention: FlashAttention = "auto",
     options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """llama-server on `gguf`: `context` tokens of cache in all, in a pool that `parallel` slots share.
 
+    `flash_attention` "auto" is its own default, which is on for these models on processors.
     Not `unified`, each slot has its part of the cache: rows then do not look through what is others', and are faster.
     Without `binary` the one that EDGEAI_LLAMA_SERVER or ./scripts/build_llama_server names.
     """
     command = [str(binary or find_llama_server()), "--model", str(gguf), "--threads", str(threads), "--offline"]
     command += ["--ctx-size", str(context), "--parallel", str(parallel)]
-    command += ["--kv-unified" if unified else "--no-kv-unified", *options]
+    command += ["--kv-unified" if unified else "--no-kv-unified", "--flash-attn", flash_attention, *options]
     with running(command) as server:
         yield server
 

@@ -92,7 +92,7 @@ class Subject:
         return self._log.read_text(errors="replace")
 
     def _keys(self, *arguments: str) -> str:
-        command: Sequence[str] = [self._command[0], "-m", "edgeai", "keys", *arguments]
+        command: Sequence[str] = [self._command[0], "-P", "-m", "edgeai", "keys", *arguments]
         environment = os.environ | self._environment
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -142,7 +142,8 @@ def test_a_scenario_measures_a_real_server(smollm_package: Package, scenario: st
 
 
 def test_rounds_are_kept_and_compared(tmp_path: Path) -> None:
-    from bench_load import Rounds, markdown, said
+    from bench_load import CONTESTANTS, Rounds, said
+    from bench_rows import markdown
     from load_scenarios import Outcome
 
     def outcome(wait: float, *failures: str) -> Outcome:
@@ -155,7 +156,7 @@ def test_rounds_are_kept_and_compared(tmp_path: Path) -> None:
     row, failed = rounds.rows()
     assert (row.ours, row.same, row.best, row.ratio_same, row.ratio_best) == (1, 8, 4, 8, 4)
     assert failed.ours == math.inf
-    assert "| 1 | 8 | 8.00x | 4 | 4.00x |" in markdown([row], {"fair_wait_p50": "wait"})
+    assert "| 1 | 8 | 8.00x | 4 | 4.00x |" in markdown([row], {"fair_wait_p50": "wait"}, CONTESTANTS)
     told = said(rounds.failures())
     assert "llama-server: 1 of 10 requests failed.\n  1 times full" in told
     assert "edgeai: 0 of 10 requests failed." in told

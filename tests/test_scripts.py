@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,13 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
-def run(checkout: Path, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    checkout: Path, script: str, *arguments: str, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": str(checkout.parent / "bin"), "HOME": str(checkout)} | variables
     command = [checkout / "scripts" / script, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE, "check": False, "cwd": cwd}
+    return subprocess.run(command, env=environment, **options)
 
 
 def put(checkout: Path, name: str, script: str) -> None:
@@ -94,6 +98,28 @@ def test_every_script_can_be_executed() -> None:
     for path in [*(REPOSITORY / "scripts").iterdir(), REPOSITORY / ".ci" / "run"]:
         if path.is_file() and path.read_bytes().startswith(b"#!"):
             assert os.access(path, os.X_OK), path
+
+
+PROGRAM = """
+case "$*" in -c*) ;; *"models path"*) echo /the/package ;; *) echo "$PWD|$PYTHONPATH|$*" ;; esac
+"""
+
+
+def test_files_that_options_name_are_the_callers(checkout: Path, tmp_path: Path) -> None:
+    """Whatever folder a script is called in: it runs there, with this checkout's modules."""
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/usr/bin/env bash\n{PROGRAM}")
+    python.chmod(0o755)
+    project = (checkout / "pyproject.toml").read_text()
+    made = subprocess.run(["cksum"], input=project, capture_output=True, text=True, check=True).stdout.strip()
+    (checkout / ".venv" / ".made-build").write_text(f"{checkout} {made}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for script in ("bench_latency", "bench_restart", "bench_speculation", "check_memory_limit"):
+        result = run(checkout, script, "--json", "rows.json", cwd=elsewhere)
+        expected = f"{elsewhere}|{checkout}|{checkout}/scripts/{script}.py /the/package --json rows.json\n"
+        assert (result.stderr, result.stdout) == ("", expected)
 
 
 def test_a_peer_that_is_there_already_is_not_compiled(checkout: Path) -> None:
