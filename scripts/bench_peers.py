@@ -127,8 +127,8 @@ def compare(sides: Sides, *, peer_python: str, rounds: int, threads: int) -> Com
         bandwidth, rate = (contestants["ours"](task, threads, 0) for task in ("bandwidth", "multiply"))
     rows = [row for metric in METRICS if (row := row_of(metric, found, decimals=1)) is not None]
     notes = [
-        "Where tokens/s were measured, edgeai's KV cache is of floats for prompts and of int8 for decoding, each the faster"
-        " there and a setting (`--kv-type`); llama.cpp's is float16.",
+        "Where tokens/s were measured, edgeai's KV cache is of floats for prompts and of int8 for decoding, each the"
+        " faster there and a setting (`--kv-type`); llama.cpp's is float16.",
         limits_text(sides.package, rows, bandwidth, rate, threads),
         flash_text({name: worker.tried for name, worker in peers.items()}),
     ]
