@@ -48,15 +48,19 @@ class KeyStore:
 
     def add(self, name: str, **options: Any) -> tuple[ApiKey, str]:
         """Keep a new key; options as `ApiKey.create`. Raises `InvalidInput`, also for a name that is taken."""
+        key, secret = ApiKey.create(name, **options)
+        self.keep(key)
+        return key, secret
 
-        def added(keys: dict[str, ApiKey]) -> tuple[ApiKey, str]:
-            if any(name in (key.name, key.id) for key in keys.values()):
-                raise InvalidInput(f"there is a key {name!r} already", "choose another name", param="name")
-            key, secret = ApiKey.create(name, **options)
+    def keep(self, key: ApiKey) -> None:
+        """Let a key in from now on. Raises `InvalidInput` for a name that is taken."""
+
+        def kept(keys: dict[str, ApiKey]) -> None:
+            if any(key.name in (other.name, other.id) for other in keys.values()):
+                raise InvalidInput(f"there is a key {key.name!r} already", "choose another name", param="name")
             keys[key.id] = key
-            return key, secret
 
-        return self._change(added)
+        self._change(kept)
 
     def revoke(self, name: str) -> ApiKey:
         """Forget a key, by its name or id; it is refused from now on. Raises `NotFound`."""

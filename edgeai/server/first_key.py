@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeai.config import ServerSettings
-from edgeai.keys.key import SCOPES
+from edgeai.keys.key import SCOPES, ApiKey
 from edgeai.keys.store import KeyStore
 from edgeai.package.durable import write_file
 from edgeai.server.listening import is_loopback
@@ -33,9 +33,12 @@ def prepare_keys(settings: ServerSettings, address: str, home: Path, say: Callab
     store = KeyStore(home)
     if store.all():
         return
-    _, secret = store.add(NAME, scopes=SCOPES)
+    key, secret = ApiKey.create(NAME, SCOPES)
     if sys.stderr.isatty():
+        store.keep(key)
         say(f"The first API key, which is not shown again: {secret}")
     else:  # what is said goes to a log, where a secret must not stay
+        # The file first: were the key kept before, and the power went, nobody would ever know its secret.
         write_file(home / FILE_NAME, f"{secret}\n".encode(), mode=0o600)
+        store.keep(key)
         say(f"The first API key is in {home / FILE_NAME}; remove that file when you have read it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from edgeai.config import ServerSettings
 from edgeai.keys.store import KeyStore
 from edgeai.server import first_key
 from edgeai.server.first_key import FILE_NAME, prepare_keys, wants_keys
+from tests.bundle.power import PowerCut, cut_at
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,29 @@ def test_a_log_is_never_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert KeyStore(tmp_path).verify(secret) is not None
     assert file.stat().st_mode & 0o777 == 0o600
     assert secret not in "".join(said)
+
+
+def test_no_cut_loses_the_first_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_key.sys.stderr, "isatty", lambda: False, raising=False)
+
+    def start(home: Path) -> None:
+        prepare_keys(ServerSettings(), "0.0.0.0", home, str)
+
+    for operation in range(100):
+        home = tmp_path / str(operation)
+        home.mkdir()
+        with cut_at(monkeypatch, operation, home) as power, contextlib.suppress(PowerCut):
+            start(home)
+        start(home)
+        assert KeyStore(home).verify((home / FILE_NAME).read_text().strip()) is not None, operation
+        if not power.cut:
+            break
+    assert 4 < operation < 100
+
+
+def test_a_file_that_was_removed_stays_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_key.sys.stderr, "isatty", lambda: False, raising=False)
+    prepare_keys(ServerSettings(), "0.0.0.0", tmp_path, str)
+    (tmp_path / FILE_NAME).unlink()
+    prepare_keys(ServerSettings(), "0.0.0.0", tmp_path, str)
+    assert not (tmp_path / FILE_NAME).exists()
