@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 from edgeai.appliance.boot_partition import writable
@@ -27,7 +28,18 @@ BETWEEN_SECONDS = 2
 ADDRESS = ("127.0.0.1", 80)
 EDGEAI = "/usr/bin/edgeai"
 KEY_NAME = "health"
+GOOD = Path("/run/edgeai/good")  # this system need not prove itself any more; edgeai-trial.service looks for it
+NETWORK_UNITS = ("nftables.service", "systemd-networkd.service")
 QUESTION = {"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 8, "temperature": 0}
+
+
+# What asking raises, and an answer of another form than was expected.
+_NOT_YET = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, CalledProcessError)
+
+
+def reachable() -> bool:
+    """Whether the firewall is there and the network behind it: without the one there is not the other."""
+    return all(subprocess.run(["systemctl", "is-active", "--quiet", unit]).returncode == 0 for unit in NETWORK_UNITS)
 
 
 def get_ready() -> bool:
@@ -37,6 +49,7 @@ def get_ready() -> bool:
 
 def answers() -> bool:
     """Whether it answers a question, with a key that is there for so long."""
+    _edgeai("keys", "revoke", KEY_NAME, check=False)  # the power may have gone while it was asked
     key = json.loads(_edgeai("keys", "create", KEY_NAME, "--scope", "chat", "--days", "0.05", "--json"))["key"]
     try:
         status, document = _ask("POST", "/v1/chat/completions", QUESTION, key)
@@ -46,11 +59,15 @@ def answers() -> bool:
 
 
 def sound(status: int, document: Any) -> bool:
-    """Whether a server that works may say that: text, or that it has no model for chats."""
+    """Whether a server that works may say that: text, be it of a thought, or that it has no model for chats.
+
+    Nothing else: one that knows no key, or answers nobody in all that time, is of no use.
+    """
     if status == http.HTTPStatus.OK:
-        return bool(document["choices"][0]["message"]["content"].strip())
+        message = document["choices"][0]["message"]
+        return any((message.get(part) or "").strip() for part in ("content", "reasoning_content"))
     print(f"the server refused a question with {status}: {document}", file=sys.stderr)
-    return status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    return status == http.HTTPStatus.NOT_FOUND
 
 
 def nothing_to_serve(home: Path) -> bool:
@@ -58,15 +75,20 @@ def nothing_to_serve(home: Path) -> bool:
     return home.is_dir() and not any((home / PACKAGES_FOLDER).glob("[!.]*"))
 
 
-def healthy(within_seconds: float, checks: tuple[Callable[[], bool], ...] = (get_ready, answers)) -> bool:
+def checks_for(home: Path) -> tuple[Callable[[], bool], ...]:
+    """What has to hold; without models there is no server to ask."""
+    return (reachable,) if nothing_to_serve(home) else (reachable, get_ready, answers)
+
+
+def healthy(within_seconds: float, checks: tuple[Callable[[], bool], ...]) -> bool:
     """Whether all checks hold in time, tried again until then."""
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline:
         try:
             if all(check() for check in checks):
                 return True
-        except (OSError, http.client.HTTPException, ValueError, KeyError, subprocess.CalledProcessError) as error:
-            print(f"not yet: {error}", file=sys.stderr)
+        except _NOT_YET as error:
+            print(f"not yet: {error!r}", file=sys.stderr)
         time.sleep(BETWEEN_SECONDS)
     return False
 
@@ -75,18 +97,20 @@ def main() -> None:
     """Commit the running system, or give it up and start the other one."""
     slots = open_slots()
     if not slots.status().on_trial:
+        GOOD.touch()
         return
     within = float(os.environ.get(HEALTHY_WITHIN, HEALTHY_WITHIN_SECONDS))
-    if nothing_to_serve(home_dir()) or healthy(within):
+    if healthy(within, checks_for(home_dir())):
         with writable(slots.boot):
             slots.commit()
+        GOOD.touch()
         print(f"slot {slots.current()} is good")
         return
     print(f"slot {slots.current()} is not healthy: back to the other one", file=sys.stderr)
     try:
         with writable(slots.boot):
             slots.give_up()
-    except (OSError, subprocess.CalledProcessError) as error:  # then the loader's count ends the trial
+    except (OSError, CalledProcessError) as error:  # then the loader's count ends the trial
         print(f"its trial cannot be ended: {error}", file=sys.stderr)
     subprocess.run(["systemctl", "reboot"], check=True)
 
@@ -102,9 +126,9 @@ def _ask(method: str, path: str, body: Any = None, key: str | None = None) -> tu
         connection.close()
 
 
-def _edgeai(*arguments: str) -> str:
+def _edgeai(*arguments: str, check: bool = True) -> str:
     command = ["setpriv", "--reuid=edgeai", "--regid=edgeai", "--clear-groups", EDGEAI, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=check, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":
