@@ -8,6 +8,7 @@ regulatory domain. There is nothing here that runs commands or sets passwords; w
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from edgeai.errors import InvalidInput
 USER_DATA, META_DATA, NETWORK_CONFIG = "user-data", "meta-data", "network-config"
 _UNDERSTOOD = {"hostname", "fqdn", "timezone", "users", "user", "ssh_authorized_keys", "ntp"}
 _NOT_WORTH_A_NOTE = {"keyboard", "manage_etc_hosts", "locale", "ssh_pwauth", "enable_ssh", "preserve_hostname"}
-Document = Mapping[str, Any]
+_NOTHING = (None, "", "~", "null", "Null", "NULL")  # as YAML 1.1 writes it
+_YES = {"y", "yes", "true", "on"}
+Document = Mapping[str, Any]  # every scalar in it is text: 012345670 is a password, and 2020-31-12 as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ def read_folder(folder: Path) -> BoardSettings:
     network = _mapping(network.get("network", network))
     names = (user.get("hostname"), user.get("fqdn"), documents[META_DATA].get("local-hostname"))
     return BoardSettings(
-        hostname=next((str(name) for name in names if name), None),
-        timezone=str(user["timezone"]) if user.get("timezone") else None,
+        hostname=next(filter(None, map(_text, names)), None),
+        timezone=_text(user.get("timezone")),
         ssh_keys=tuple(_ssh_keys(user, notes)),
         ntp=tuple(_ntp(user, notes)),
         interfaces=tuple(_interfaces(network)),
@@ -80,10 +83,11 @@ def read_folder(folder: Path) -> BoardSettings:
 
 def _document(path: Path, notes: list[str]) -> Document:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506 (makes text only)
+        json.dumps(content, ensure_ascii=False).encode()  # refuses halves of characters, and what contains itself
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
         return {}
     if content is not None and not isinstance(content, Mapping):
@@ -95,14 +99,25 @@ def _mapping(value: Any) -> Document:
     return value if isinstance(value, Mapping) else {}
 
 
+def _text(value: Any) -> str | None:
+    """A scalar; None for YAML's ways to say nothing, and for what is no scalar."""
+    return value if isinstance(value, str) and value not in _NOTHING else None
+
+
+def _yes(value: Any, default: bool = False) -> bool:
+    """Whether a scalar says yes; `default` where nothing is said."""
+    text = _text(value)
+    return default if text is None else text.lower() in _YES
+
+
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return value if isinstance(value, list) else [] if value in _NOTHING else [value]
 
 
 def _ssh_keys(user: Document, notes: list[str]) -> Iterator[str]:
     holders = [user, *(_mapping(one) for one in [*_listed(user.get("users")), user.get("user")])]
     for holder in holders:
-        if holder.get("passwd") or holder.get("plain_text_passwd") or holder.get("hashed_passwd"):
+        if any(_text(holder.get(name)) for name in ("passwd", "plain_text_passwd", "hashed_passwd")):
             notes.append(f"{USER_DATA}: passwords have no effect, nobody can log in by one")
         for key in [*_listed(holder.get("ssh_authorized_keys")), *_listed(holder.get("ssh-authorized-keys"))]:
             line = str(key).strip()
@@ -126,25 +141,31 @@ def _interfaces(network: Document) -> Iterator[Interface]:
         for name, entry in _mapping(network.get(kind)).items():
             if not isinstance(entry, Mapping):  # such as `renderer: networkd`
                 continue
-            addresses = tuple(str(one) for one in _listed(entry.get("addresses")) if isinstance(one, str))
-            yield Interface(str(name), bool(entry.get("dhcp4", not addresses)), addresses, _gateway(entry))
+            addresses = tuple(filter(None, map(_text, _listed(entry.get("addresses")))))
+            yield Interface(name, _yes(entry.get("dhcp4"), not addresses), addresses, _gateway(entry))
 
 
 def _gateway(entry: Document) -> str | None:
     routes = [_mapping(one) for one in _listed(entry.get("routes"))]
     vias = [one.get("via") for one in routes if one.get("to") in ("default", "0.0.0.0/0")]
-    return next((str(via) for via in [entry.get("gateway4"), *vias] if via), None)
+    return next(filter(None, map(_text, [entry.get("gateway4"), *vias])), None)
 
 
 def _wifi(network: Document, notes: list[str]) -> Iterator[WifiNetwork]:
     for entry in _mapping(network.get("wifis")).values():
         for name, value in _mapping(_mapping(entry).get("access-points")).items():
             point = _mapping(value)
-            secret = point.get("password") or _mapping(point.get("auth")).get("password")
             try:
-                yield checked_wifi(str(name), None if secret is None else str(secret), point)
+                yield checked_wifi(name, _secret(name, point), point)
             except InvalidInput as error:
                 notes.append(f"{NETWORK_CONFIG}: {error.message}")
+
+
+def _secret(name: str, point: Document) -> str | None:
+    given = point.get("password") or _mapping(point.get("auth")).get("password")
+    if given is not None and not isinstance(given, str):  # no reason to take the network for an open one
+        raise InvalidInput(f"the password of Wi-Fi {name!r} has to be text", param="password")
+    return _text(given)
 
 
 def checked_wifi(name: str, secret: str | None, point: Document) -> WifiNetwork:
@@ -155,7 +176,7 @@ def checked_wifi(name: str, secret: str | None, point: Document) -> WifiNetwork:
         raise InvalidInput(f"the password of Wi-Fi {name!r} has not 8 to 63 plain characters", param="password")
     if secret is not None and not secret.isprintable():
         raise InvalidInput(f"the password of Wi-Fi {name!r} has characters that cannot be typed", param="password")
-    return WifiNetwork(name, secret, bool(point.get("hidden")), point.get("mode") == "ap")
+    return WifiNetwork(name, secret, _yes(point.get("hidden")), point.get("mode") == "ap")
 
 
 def is_hashed(secret: str) -> bool:
@@ -164,5 +185,10 @@ def is_hashed(secret: str) -> bool:
 
 
 def _country(network: Document) -> str | None:
-    found = [_mapping(entry).get("regulatory-domain") for entry in _mapping(network.get("wifis")).values()]
-    return next((str(code).upper() for code in found if code and len(str(code)) == 2 and str(code).isalpha()), None)
+    found = [_text(_mapping(entry).get("regulatory-domain")) for entry in _mapping(network.get("wifis")).values()]
+    return next((code.upper() for code in found if code and is_country(code)), None)
+
+
+def is_country(code: str) -> bool:
+    """Whether it is made as ISO 3166's codes are."""
+    return len(code) == 2 and code.isascii() and code.isalpha()

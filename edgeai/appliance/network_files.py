@@ -45,10 +45,12 @@ def _wifi_lines(network: WifiNetwork) -> list[str]:
         lines += ["mode=2", "frequency=2437"]
     if network.secret is None:
         return [*lines, "key_mgmt=NONE"]
-    secret = network.secret if is_hashed(network.secret) else f'"{network.secret}"'
+    hashed = is_hashed(network.secret)
+    secret = network.secret if hashed else f'"{network.secret}"'
     if network.offered:
         return [*lines, "key_mgmt=WPA-PSK", "proto=RSN", "pairwise=CCMP", f"psk={secret}"]
-    return [*lines, "key_mgmt=WPA-PSK WPA-PSK-SHA256 SAE", "ieee80211w=1", f"psk={secret}"]
+    kinds = "WPA-PSK WPA-PSK-SHA256" if hashed else "WPA-PSK WPA-PSK-SHA256 SAE"  # SAE needs the passphrase itself
+    return [*lines, f"key_mgmt={kinds}", "ieee80211w=1", f"psk={secret}"]
 
 
 def interface_network(interface: Interface) -> str:

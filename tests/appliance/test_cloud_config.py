@@ -85,6 +85,10 @@ def test_fixed_addresses_and_a_wrapped_document(tmp_path: Path) -> None:
     ("name", "text", "note"),
     [
         ("user-data", "hostname: [", "user-data cannot be read"),
+        ("user-data", "[" * 5000, "user-data cannot be read"),
+        ("user-data", 'hostname: "\\ud800"', "user-data cannot be read"),
+        ("user-data", "users: &all [*all]", "user-data cannot be read"),
+        ("network-config", "wifis: {wlan0: {access-points: {Home: {password: [a, list]}}}}", "has to be text"),
         ("user-data", "just words", "user-data is not made of names with values"),
         ("user-data", "ntp: {servers: [pool.ntp.org, 192.168.1.1]}", "time server pool.ntp.org has to be an address"),
         ("user-data", "ssh_authorized_keys: [secret]", "'secret' is not an SSH key"),
@@ -107,6 +111,33 @@ yaml_like = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    "password", ["2020-31-12", "012345670", "12:30:45:00", "0x1234567", "1_000_000", "=long=enough="]
+)
+def test_a_password_is_what_was_typed(tmp_path: Path, password: str) -> None:
+    text = f"wifis: {{wlan0: {{access-points: {{2024-01-01: {{password: {password}, hidden: Yes}}}}}}}}"
+    settings = read_folder(folder_with(tmp_path, network_config=text))
+    assert settings.wifi == (WifiNetwork("2024-01-01", password, hidden=True),)
+    assert settings.notes == ()
+
+
+@pytest.mark.parametrize(("said", "dhcp"), [("no", False), ("true", True), ("off", False), ("", True), ("~", True)])
+def test_yes_and_no_have_many_names(tmp_path: Path, said: str, dhcp: bool) -> None:
+    settings = read_folder(folder_with(tmp_path, network_config=f"ethernets: {{eth0: {{dhcp4: {said}}}}}"))
+    assert settings.interfaces == (Interface("eth0", dhcp=dhcp),)
+
+
+def test_nothing_is_said_in_many_ways(tmp_path: Path) -> None:
+    text = "hostname: ~\ntimezone:\nssh_authorized_keys: null\nntp: {servers: }\nusers: [{passwd: ''}]\n"
+    assert read_folder(folder_with(tmp_path, user_data=text)) == BoardSettings()
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_any_file_is_survived(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = folder_with(tmp_path_factory.mktemp("boot"), user_data=text, network_config=f"wifis: {{w: {text}}}")
+    write_settings(read_folder(folder), folder / "run", folder / "networks")
+
+
 @given(yaml_like)
 def test_any_document_is_survived(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
     import yaml
@@ -124,6 +155,12 @@ def test_wifi_files_hold_any_name() -> None:
     assert 'psk="it\'s secret"\n' in text
     assert "country=KE\n" in text
     assert text.count("key_mgmt=NONE") == 1
+
+
+def test_a_hashed_key_is_not_tried_with_sae() -> None:
+    hashed = network_files.wifi_config([WifiNetwork("Clinic", "0123456789abcdef" * 4)], None)
+    assert "key_mgmt=WPA-PSK WPA-PSK-SHA256\n" in hashed
+    assert "SAE" in network_files.wifi_config([WifiNetwork("Clinic", "long enough")], None)
 
 
 @pytest.mark.parametrize("secret", ["1234567", "x" * 64, "line\nbreak", "ключключ"])
@@ -155,8 +192,8 @@ def test_ports_are_opened_for_what_was_asked_for(tmp_path: Path) -> None:
     assert (run / "authorized_keys").read_text() == f"{KEY}\n"
     assert (run / "localtime").readlink() == zones / "Africa" / "Nairobi"
     assert (run / "wifi.conf").stat().st_mode & 0o777 == 0o600
-    write_settings(BoardSettings(timezone="../../etc/passwd"), run, tmp_path / "networks", zones)
-    assert "there is no time zone ../../etc/passwd" in (run / "notes").read_text()
+    notes = write_settings(BoardSettings(timezone="../../etc/passwd"), run, tmp_path / "networks", zones)
+    assert notes == ["there is no time zone ../../etc/passwd"]
 
 
 def test_server_settings_are_copied_unless_they_are_not_toml(tmp_path: Path) -> None:
