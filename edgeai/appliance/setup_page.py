@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import html
-import json
 import secrets
 import socket
 import subprocess
@@ -18,8 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import yaml
+
+from edgeai.appliance import saved_wifi
 from edgeai.appliance.card_writes import SYSTEM_DATA
-from edgeai.appliance.cloud_config import META_DATA, NETWORK_CONFIG, checked_wifi
+from edgeai.appliance.cloud_config import META_DATA, NETWORK_CONFIG, checked_wifi, is_country
 from edgeai.appliance.network_files import ACCESS_POINT_ADDRESS, SETUP_PAGE_PORT
 from edgeai.errors import InvalidInput
 from edgeai.package.durable import write_file
@@ -43,13 +45,17 @@ def save(form: Mapping[str, str], folder: Path = SYSTEM_DATA) -> None:
     """Keep what a form says, as the files that people could have written. Raises `InvalidInput`, `OutOfDisk`."""
     wifi = checked_wifi(form.get("wifi", ""), form.get("password") or None, {})
     country = form.get("country", "").strip().upper()
-    if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
+    if country and not is_country(country):
         raise InvalidInput(f"{country!r} is not a country's two letters", param="country")
     point = {} if wifi.secret is None else {"password": wifi.secret}
     entry = {"access-points": {wifi.name: point}} | ({"regulatory-domain": country} if country else {})
-    # JSON is YAML, and quotes what a name may have in it.
-    write_file(folder / META_DATA, json.dumps({"local-hostname": form.get("hostname", "").strip()}).encode())
-    write_file(folder / NETWORK_CONFIG, json.dumps({"version": 2, "wifis": {"wl*": entry}}).encode(), mode=0o600)
+    saved_wifi.forget_proof(folder)
+    write_file(folder / META_DATA, _yaml({"local-hostname": form.get("hostname", "").strip()}))
+    write_file(folder / NETWORK_CONFIG, _yaml({"version": 2, "wifis": {"wl*": entry}}), mode=0o600)
+
+
+def _yaml(document: object) -> bytes:
+    return yaml.safe_dump(document, encoding="ascii")
 
 
 def page(token: str, message: str = "", *, form: bool = True, key_file: Path = FIRST_KEY) -> bytes:
@@ -72,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, whatever the path: phones ask for several."""
-        self._answer(HTTPStatus.OK, page(self.token))
+        self._answer(HTTPStatus.OK, page(self.token, saved_wifi.given_up(self.folder) or ""))
 
     def do_POST(self) -> None:
         """Keep the form and start the board again."""

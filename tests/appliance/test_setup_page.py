@@ -51,6 +51,14 @@ def test_a_form_is_kept_for_the_next_start(address: tuple[str, int], tmp_path: P
     assert (tmp_path / "network-config").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("name", ["😀 school", "no", "2024-01-01", "null", "a\x7fb", "~", "ໂຮງຮຽນ", "- {x: y}"])
+def test_any_name_is_kept(tmp_path: Path, name: str) -> None:
+    save({"wifi": name, "password": "012345670", "hostname": name}, tmp_path)
+    saved = read_folder(tmp_path)
+    assert saved.wifi == (WifiNetwork(name, "012345670"),)
+    assert saved.notes == ()
+
+
 def test_what_others_send_is_refused(address: tuple[str, int], tmp_path: Path) -> None:
     assert post(address, wifi="Evil", token="guess")[0] == 403
     assert post(address, wifi="x" * 5000, token=Handler.token)[0] == 413
