@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -41,11 +41,18 @@ class Announcement:
         return cls(host_label(name or socket.gethostname()), port, addresses, properties, suffix)
 
 
+def _nobody_is_told(name: str | None) -> None:
+    pass
+
+
 @contextmanager
-def announcing(announcement: Announcement) -> Iterator[None]:
-    """Announce until the block ends, then say goodbye. Addresses that come and go in between are followed."""
+def announcing(announcement: Announcement, tell: Callable[[str | None], None] = _nobody_is_told) -> Iterator[None]:
+    """Announce until the block ends, then say goodbye. Addresses that come and go in between are followed.
+
+    `tell` is called, in a thread, with each name that is announced; None without an address.
+    """
     with AddressWatch() as watch:
-        thread = threading.Thread(target=_follow, args=(announcement, watch), name="edgeai-announce", daemon=True)
+        thread = threading.Thread(target=_follow, args=(announcement, watch, tell), name="edgeai-announce", daemon=True)
         thread.start()
         try:
             yield
@@ -54,12 +61,13 @@ def announcing(announcement: Announcement) -> Iterator[None]:
             thread.join()
 
 
-def _follow(announcement: Announcement, watch: AddressWatch) -> None:
+def _follow(announcement: Announcement, watch: AddressWatch, tell: Callable[[str | None], None]) -> None:
     going_on = True
     while going_on:
         addresses = announcement.addresses or network_addresses()
         try:
-            with announced(replace(announcement, addresses=addresses)):
+            with announced(replace(announcement, addresses=addresses)) as name:
+                tell(name)
                 going_on = _changed(announcement, addresses, watch)
         except (OSError, ZeroconfError) as error:
             log.warning("this server cannot be announced on the network: %s", error or type(error).__name__)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from edgeai import __version__
+from edgeai.server.systemd import say_status
 
 if TYPE_CHECKING:
     import socket
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def announcing(settings: ServerSettings, listener: socket.socket, *, tls: bool = False) -> AbstractContextManager[None]:
-    """Announce the server while the block runs, if its settings want that, or say nothing and others can reach it."""
+    """Announce the server while the block runs, if its settings want that, or say nothing and others can reach it.
+
+    systemd is told under which name that is: it is on an appliance's screen.
+    """
     host, port = listener.getsockname()[:2]
     wanted = settings.announce if settings.announce is not None else not ipaddress.ip_address(host).is_loopback
     if not wanted:
@@ -25,4 +29,4 @@ def announcing(settings: ServerSettings, listener: socket.socket, *, tls: bool =
     from edgeai.discovery.announce import announcing as announce
 
     properties = {"version": __version__, "tls": "1" if tls else "0"}
-    return announce(Announcement.of(settings.name, host, port, properties, serial_suffix()))
+    return announce(Announcement.of(settings.name, host, port, properties, serial_suffix()), say_status)

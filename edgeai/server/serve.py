@@ -58,13 +58,13 @@ def serve(settings: ServerSettings, *, read: Reader | None = None) -> None:
                 log_to_stderr(settings.log_level, settings.log_format)
                 server = make_server(catalog, first, settings, loader, address=address, read=read, tls=tls, power=power)
             signals.stop(server)
-            with on_hangup(server.hang_up, server), announcing(settings, listener, tls=tls is not None):
+            with on_hangup(server.hang_up, server):
                 for package in first.values():
                     loader.ready(package)
                 names, kind = " and ".join(first or catalog.packages()), first_kind(catalog, first)
                 fingerprint = tls.fingerprint() if tls else None
                 say(welcome(listener, names, kind, auth=wants_keys(settings, address), fingerprint=fingerprint))
-                with told():
+                with told(), announcing(settings, listener, tls=tls is not None):
                     server.run([*listeners])
                 if signals.came is not None:
                     say("stopped")

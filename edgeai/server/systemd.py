@@ -27,6 +27,11 @@ def notify(state: str) -> None:
             log.warning("systemd cannot be told %s: %s", state, error)
 
 
+def say_status(name: str | None = None) -> None:
+    """Tell systemd that the service answers, and as which host on the network."""
+    notify(f"STATUS=serving as {name}.local" if name else "STATUS=serving")
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Tell systemd that the service is ready, and at the end of the block that it stops."""

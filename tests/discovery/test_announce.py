@@ -162,3 +162,13 @@ def test_the_kernel_tells_of_new_addresses() -> None:
         pytest.skip("this system gives no network namespaces, or has no `ip`")
     told = subprocess.run([*alone, sys.executable, "-c", CHANGE], capture_output=True, text=True, check=False)
     assert told.stdout == "told\n", told.stderr
+
+
+def test_the_name_that_is_announced_is_told() -> None:
+    told: list[str | None] = []
+    with (
+        announced(Announcement("edgeai-test-told", 9, ELSEWHERE)),
+        announcing(Announcement("edgeai-test-told", 9, HERE, suffix="b7c1"), told.append),
+    ):
+        assert eventually(lambda: bool(told))
+    assert told == ["edgeai-test-told-b7c1"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.server.systemd import feed_watchdog, handed_over, notify, told, watchdog_seconds
+from edgeai.server.systemd import feed_watchdog, handed_over, notify, say_status, told, watchdog_seconds
 from tests.fixtures.patience import PATIENCE
 
 UNITS = Path(__file__).parents[2] / "images/overlay/usr/lib/systemd/system"
@@ -33,6 +33,8 @@ def test_ready_and_stopping(systemd: socket.socket) -> None:
     with told():
         assert systemd.recv(100) == b"READY=1\nSTATUS=serving"
     assert systemd.recv(100) == b"STOPPING=1"
+    say_status("clinic")
+    assert systemd.recv(100) == b"STATUS=serving as clinic.local"
 
 
 def test_nobody_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
