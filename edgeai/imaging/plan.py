@@ -73,7 +73,8 @@ class Plan:
     def command_line_template(self) -> str:
         """The command line before it is known which slot it is for."""
         always = ("root=@ROOT@", "rootfstype=erofs", "ro", "rootwait", "panic=10", "edgeai.slot=@SLOT@")
-        return " ".join((*always, *self.board.command_line))
+        names = "net.ifnames=0"  # eth0 and wlan0, as people and Raspberry Pi Imager write them in network-config
+        return " ".join((*always, names, *self.board.command_line))
 
     def places(self, data_size: int) -> tuple[Place, ...]:
         """Where each partition lies on a disk whose data partition holds `data_size` bytes of models.
