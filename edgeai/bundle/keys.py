@@ -7,6 +7,7 @@ Whose key signs models may not replace the system: those keys are in folders of 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ HOME_FOLDER = "trusted"  # elsewhere, in the folder of everything installed
 SYSTEM_FOLDER = "system"  # inside of these: keys that systems may be signed by as well
 SUFFIX = ".pub"
 _LARGEST_FILE = 1 << 16
+
+log = logging.getLogger("edgeai.bundle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class TrustStore:
         return cls(BOARD_FOLDER if flashed else home / HOME_FOLDER)
 
     def all(self) -> tuple[TrustedKey, ...]:
-        """Raises `InvalidInput` for a file that is no key."""
+        """A file that is no key is told in the log, and lets nobody in."""
         return tuple(self._all())
 
     def add(self, file: Path, name: str | None = None, *, system: bool = False) -> TrustedKey:
@@ -115,7 +118,12 @@ class TrustStore:
             (self.own, models),
         ):
             for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
-                yield TrustedKey(path.name.removesuffix(SUFFIX), load_public_key(path), kinds, path)
+                try:
+                    public = load_public_key(path)
+                except InvalidInput as error:  # the others are trusted as before
+                    log.warning("%s; it is left out", error)
+                    continue
+                yield TrustedKey(path.name.removesuffix(SUFFIX), public, kinds, path)
 
 
 def make_key_pair(private: Path) -> tuple[Path, str]:

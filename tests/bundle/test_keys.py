@@ -126,3 +126,12 @@ def test_a_flashed_board_does_not_look_into_the_server_s_own_folder(
     assert TrustStore.of(home).own == home / "trusted"
     (tmp_path / "image").mkdir()
     assert TrustStore.of(home).own == tmp_path / "data" / "keys"
+
+
+def test_a_file_that_is_no_key_shuts_nobody_out(
+    store: TrustStore, key_file: Path, key: Ed25519PrivateKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.add(key_file.with_suffix(".pub"))
+    (store.own / "a.pub").write_text("half of a k")
+    assert store.check(head("model", key)).name == "school"
+    assert "a.pub is no public key" in caplog.text
