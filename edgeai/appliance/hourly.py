@@ -21,6 +21,7 @@ CLOCK = "clock"
 LOG, OLDER_LOG = "warnings.log", "warnings.1.log"
 LOG_BYTES = 256 << 10  # of each of both files
 CURSOR = Path("/run/edgeai/journal-cursor")
+MOST_BEHIND = 10 * 365.25 * 86_400  # seconds; a board without a clock starts at the time its systemd was built
 
 
 def count_writes(folder: Path, mounted: Path = Path("/data")) -> None:
@@ -61,12 +62,15 @@ def keep_clock(folder: Path, now: float) -> None:
 
 
 def restore_clock(now: float, folder: Path = SYSTEM_DATA) -> None:
-    """Set the clock to the time that was written down, if it is behind: most boards lose it with the power."""
+    """Set the clock to the time that was written down, if it is behind: most boards lose it with the power.
+
+    A time that is years away is nobody's: a time server was wrong, or the file is damaged.
+    """
     try:
         kept = float((folder / CLOCK).read_text())
     except (OSError, ValueError):
         return
-    if kept > now:
+    if 0 < kept - now <= MOST_BEHIND:
         time.clock_settime(time.CLOCK_REALTIME, kept)
 
 

@@ -22,9 +22,11 @@ IMAGE_FILE = f"{SITE}/image.json"
 KEYS = "usr/share/edgeai/keys"
 UNITS = "usr/lib/systemd/system"
 PROGRAM = f"""#!/bin/sh
-# The home is the server's user's. Root stays root where the system is changed, or files of others are read or written.
+# The server is on port 80, and its home is its user's. Root stays root where the system is changed, or files of others
+# are read or written.
 export PYTHONPATH=/{SITE}
 export EDGEAI_HOME="${{EDGEAI_HOME:-/data/edgeai}}" EDGEAI_CACHE="${{EDGEAI_CACHE:-/data/edgeai/cache}}"
+case "${{1-}}" in ask | chat | status) export EDGEAI_BOARD="${{EDGEAI_BOARD:-http://127.0.0.1}}" ;; esac
 case "$(id -u) ${{1-}}" in
 "0 update" | "0 trust" | "0 import" | "0 export") exec python3 -P -m edgeai "$@" ;;
 "0 "*) exec setpriv --reuid=edgeai --regid=edgeai --clear-groups python3 -P -m edgeai "$@" ;;

@@ -63,6 +63,10 @@ def test_the_clock_only_goes_forward(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert moments == []
     restore_clock(500.0, tmp_path)
     assert moments == [1000.0]
+    for nonsense in ("inf", "nan", "-inf", "1e300", "99999999999", "soon"):
+        (tmp_path / "clock").write_text(nonsense)
+        restore_clock(500.0, tmp_path)
+    assert moments == [1000.0]
 
 
 def test_boards_are_told_apart(tmp_path: Path) -> None:
