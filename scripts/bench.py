@@ -14,7 +14,7 @@ from pathlib import Path
 import bench_peers
 import bench_servers
 from bench_machine import circumstances
-from bench_rows import Comparison, Sides, add_outputs, names_beside, page, publish
+from bench_rows import Comparison, add_outputs, names_beside, page, publish
 
 from edgeai.package.package import Package
 
@@ -35,16 +35,12 @@ def fastest(package: Path) -> Comparison:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", type=Path)
-    parser.add_argument("gguf", type=Path, help="the file that the package was built from")
-    parser.add_argument("--best-package", type=Path, help="edgeai's fastest package, to be put beside --q4-0")
-    parser.add_argument("--q4-0", type=Path, help="llama.cpp's fastest 4-bit type of the same model")
+    bench_peers.add_options(parser)
     parser.add_argument("--rounds", type=int, help="of both; 5 of tokens/s and 3 of servers unless told otherwise")
-    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has llama_cpp")
     bench_servers.add_options(parser)
     add_outputs(parser)
     args = parser.parse_args()
-    sides = Sides(args.package, args.gguf, args.best_package, args.q4_0)
+    sides = bench_peers.sides_of(args)
     speeds = {"peer_python": args.peer_python, "threads": args.threads}
     parts = {
         "tokens/s": lambda: bench_peers.compare(sides, rounds=args.rounds or 5, **speeds),

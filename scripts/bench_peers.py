@@ -7,6 +7,7 @@ metric with flash attention or without, whichever it was faster with at the star
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import subprocess
@@ -15,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from bench_machine import multiplies_bytes_by
-from bench_rows import Comparison, Row, Sides, row_of
+from bench_machine import circumstances, multiplies_bytes_by
+from bench_rows import Comparison, Row, Sides, add_outputs, names_beside, page, publish, row_of
 from patience import PATIENCE
 
 from edgeai.measure.throughput import DECODE_TOKENS
@@ -141,6 +142,20 @@ def compare(sides: Sides, *, peer_python: str, rounds: int, threads: int) -> Com
     return Comparison(rows, {metric: label for metric, (_, _, label) in METRICS.items()}, notes, facts)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is put beside what; `sides_of` reads it."""
+    parser.add_argument("package", type=Path)
+    parser.add_argument("gguf", type=Path, help="the file that the package was built from")
+    parser.add_argument("--best-package", type=Path, help="edgeai's fastest package, to be put beside --q4-0")
+    parser.add_argument("--q4-0", type=Path, help="llama.cpp's fastest 4-bit type of the same model")
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has llama_cpp")
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def sides_of(args: argparse.Namespace) -> Sides:
+    return Sides(args.package, args.gguf, args.best_package, args.q4_0)
+
+
 def rounds_of(contestants: Mapping[str, Worker], rounds: int) -> list[dict[str, dict[str, float]]]:
     """Figures of each round, by contestant and metric."""
     results = []
@@ -182,3 +197,19 @@ def flash_text(tried: Mapping[str, Tried]) -> str:
         ]
         parts.append(f"{files[name]}: {', '.join(each)}")
     return f"llama.cpp's flash attention was set to what was faster, tokens/s. {'; '.join(parts)}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--rounds", type=int, default=5)
+    add_outputs(parser)
+    args = parser.parse_args()
+    found = circumstances(args.threads) + compare(
+        sides_of(args), peer_python=args.peer_python, rounds=args.rounds, threads=args.threads
+    )
+    publish(page(found, names_beside("llama.cpp")), found, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -216,15 +216,14 @@ def flash_text(peers: Mapping[str, Contestant]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What says how servers are measured; `plan_of` reads it."""
-    parser.add_argument("--threads", type=int, default=2)
+    """What says how servers are measured; `plan_of` reads it, and --threads."""
     parser.add_argument("--context", type=int, default=8192, help="tokens of cache capacity of the servers")
-    parser.add_argument("--server-kv-type", choices=list(KV_BYTES), default="int8", help="of edgeai's cache in servers")
+    parser.add_argument("--kv-type", choices=list(KV_BYTES), default="int8", help="of edgeai's cache in servers")
     parser.add_argument("--idle", type=float, default=60, help="seconds of rest; 0 leaves it out")
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
-    return Plan(args.threads, args.context, args.idle, args.server_kv_type)
+    return Plan(args.threads, args.context, args.idle, args.kv_type)
 
 
 def main() -> None:
@@ -234,6 +233,7 @@ def main() -> None:
     parser.add_argument("q4_0", type=Path, help="the same, requantized to Q4_0")
     parser.add_argument("--best-package", type=Path, help="the package to put beside Q4_0")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
     add_outputs(parser)
     args = parser.parse_args()
