@@ -10,10 +10,11 @@ from pathlib import Path
 import edgeai
 from edgeai.appliance.system_update import ROOT as ROOT_IMAGE
 from edgeai.errors import InvalidInput
-from edgeai.imaging import boot, disk, root, wheels
+from edgeai.imaging import boot, disk, initrd, leaks, root, wheels
 from edgeai.imaging import tree as tree_module
 from edgeai.imaging.boot import bios_image, fill_slot, firmware_files, loader_files, slot_files
 from edgeai.imaging.disk import assemble, make_erofs, make_ext4, make_fat
+from edgeai.imaging.initrd import read_archives
 from edgeai.imaging.leaks import Machine, check_tree
 from edgeai.imaging.models import installed, make_models
 from edgeai.imaging.plan import Plan
@@ -89,7 +90,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         "version": wanted.version,
         "tools": tools.root.parent.name,
         "trusted": wanted.trusted and wanted.trusted.decode(),
-        "code": code_digest(root, boot, disk, tree_module),
+        "code": code_digest(root, boot, disk, tree_module, initrd, leaks),
     }
 
     def make(folder: Path) -> None:
@@ -97,6 +98,8 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
         slot_files(plan, base, folder / "boot")
         work = folder / "work"
         work.mkdir()
+        for archive in read_archives(tools, folder / "boot" / "initrd.img", work):
+            check_tree(archive, _machine(stages, tools), "the initial RAM disk")
         stages.progress("root: putting it together")
         tree = make_root(plan, tools, rootfs / ROOTFS_NAME, site, work, version=wanted.version, trusted=wanted.trusted)
         check_tree(tree, _machine(stages, tools), "the root")
@@ -117,7 +120,7 @@ def _disk(
         "models": models.name,
         "tools": tools.root.parent.name,
         "boot": tree_digest(plan.folder / "boot"),
-        "code": code_digest(boot, disk, tree_module),
+        "code": code_digest(boot, disk, tree_module, leaks),
     }
 
     def make(folder: Path) -> None:
