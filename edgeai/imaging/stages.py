@@ -73,6 +73,11 @@ def tree_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
 
     Files and folders of a name in `leave_out` do not count.
     """
+    return digest(tree_entries(folder, leave_out))
+
+
+def tree_entries(folder: Path, leave_out: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Links and files under `folder` by their paths from there: where a link leads, or mode and digest."""
     entries: dict[str, list[Any]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -82,7 +87,7 @@ def tree_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
             entries[name.as_posix()] = ["link", str(path.readlink())]
         elif path.is_file():
             entries[name.as_posix()] = ["file", path.stat().st_mode & 0o111 != 0, file_digest(path)]
-    return digest(entries)
+    return entries
 
 
 def code_digest(*modules: ModuleType) -> str:

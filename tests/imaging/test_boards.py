@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgeai.imaging.tools import Tools
 from edgeai.imaging.tree import Tree
 from edgeai.package.package import Package
 from edgeai.package.store import Store
-from tests.fixtures.images import BOARDS, IMAGES, small_root
+from tests.fixtures.images import BOARDS, small_images, small_root
 
 pytestmark = pytest.mark.image
 
@@ -50,15 +49,6 @@ class Made:
             [part.format(image=f"/in/{image.name}") for part in command], binds={self.folder: "/in", out: "/out"}
         )
         return out
-
-
-def small_images(folder: Path) -> Path:
-    """`images/` with partitions that are quickly written: FAT32 wants at least 33 MiB."""
-    images = Path(shutil.copytree(IMAGES, folder / "images", symlinks=True))
-    text = (images / "partitions.toml").read_text()
-    text = text.replace('"256MiB"', '"64MiB"', 1).replace('"512MiB"', '"16MiB"').replace('"256MiB"', '"16MiB"')
-    (images / "partitions.toml").write_text(text)
-    return images
 
 
 def make_disk(board: str, tools: Tools, folder: Path, package: Package) -> Made:
