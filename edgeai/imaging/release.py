@@ -150,7 +150,7 @@ def imager_list(release: Release, image: Path, digest: str, compressed: str) -> 
                 "image_download_sha256": compressed,
                 "release_date": release.plan.base.date.isoformat(),
                 "init_format": "cloudinit",
-                **({"devices": list(entry.devices)} if entry.devices else {}),
+                "devices": list(entry.devices),
             }
         ]
     }
@@ -171,6 +171,8 @@ def notes(release: Release, built: Built, components: Sequence[Component], packa
     models = "".join(f"- {one.name}: {one.manifest.description} ({one.manifest.licence.spdx})\n" for one in packages)
     main = [one for one in components if one.name.startswith(("linux-image-", "python3.", "systemd", "onnxruntime"))]
     versions = "".join(f"| {one.name} | {one.version} |\n" for one in sorted(main, key=lambda one: one.name))
+    listed = release.address(release.path(".imager.json").name)
+    imager = f"    rpi-imager --repo {listed}\n" if release.url else ""
     return f"""# {plan.base.name} {release.version} for {plan.board.description}
 
 {plan.board.imager.description}
@@ -191,8 +193,9 @@ Models:
 Check and write it:
 
     sha256sum --check --ignore-missing {SUMS}
-    bmaptool copy {xz.name} /dev/sdX        or Raspberry Pi Imager, "Use custom"
-
+    bmaptool copy {xz.name} /dev/sdX
+{imager}
+Raspberry Pi Imager's settings (name, Wi-Fi, keys) reach the card from its list (`--repo`), not by "Use custom".
 {SUMS} is signed (Ed25519, {SIGNATURE}). `{release.path(".spdx.json").name}` lists every package with its licence,
 `{release.path(".licences.txt").name}` has the models' licences.
 """

@@ -18,6 +18,11 @@ from edgeai.package.package import Package
 from tests.fixtures.images import BOARDS, IMAGES
 
 IMAGE = b"an image" * 1000
+# What an entry has to have by Imager's own os-list-schema.json.
+REQUIRED_BY_IMAGER = {
+    *("name", "description", "icon", "url", "extract_size", "extract_sha256", "image_download_size", "release_date"),
+    "devices",
+}
 SCHEMA = json.loads((IMAGES / "imager-schema.json").read_text())
 
 
@@ -38,7 +43,11 @@ def test_imagers_list_is_what_imager_reads(tmp_path: Path, board: str) -> None:
     assert entry["url"] == f"https://images.example/edgeai/edgeai-{board}.img.xz"
     assert (entry["extract_size"], entry["image_download_size"]) == (len(IMAGE), 7)
     assert [entry["extract_sha256"], entry["image_download_sha256"]] == digests
-    assert ("devices" in entry) == board.startswith(("pi", "zero"))
+    assert bool(entry["devices"]) == board.startswith(("pi", "zero"))
+
+
+def test_the_schema_wants_what_imagers_own_does() -> None:
+    assert set(SCHEMA["properties"]["os_list"]["items"]["required"]) >= REQUIRED_BY_IMAGER
 
 
 def test_the_schema_refuses_what_imager_would(tmp_path: Path) -> None:
