@@ -166,14 +166,28 @@ def machine_mirrors() -> tuple[str, str]:
 
 
 def download_packages(folder: Path, sources: Sequence[str], packages: Sequence[str], *, alone: bool) -> list[Path]:
-    """Fetch `.deb` files and, unless `alone`, all that they depend on. `sources` are lines such as "trixie main"."""
+    """Fetch `.deb` files and, unless `alone`, what they depend on. `sources` are lines such as "MIRROR trixie main"."""
+    environment, archives = own_apt(folder, [f"deb {line}" for line in sources]), folder / "apt" / "cache" / "archives"
+    if alone:
+        run(["apt-get", "-qq", "download", *packages], environment=environment, folder=archives)
+    else:
+        run(["apt-get", "-qq", "-y", "--download-only", "install", *packages], environment=environment)
+    return sorted(archives.glob("*.deb"))
+
+
+def own_apt(folder: Path, sources: Sequence[str]) -> dict[str, str]:
+    """An apt with a state of its own in `folder`, up to date: the environment that makes apt's programs use it.
+
+    `sources` are lines such as "deb MIRROR trixie main". Raises `NotFound` without Debian's keyring, `ProgramFailed`.
+    """
     if not KEYRING.exists():
         raise NotFound(f"there is no {KEYRING}", "apt install debian-archive-keyring", param="keyring")
     apt = folder / "apt"
     for name in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
         (apt / name).mkdir(parents=True)
     (apt / "status").touch()
-    (apt / "sources.list").write_text("".join(f"deb [signed-by={KEYRING}] {line}\n" for line in sources))
+    lines = (line.replace(" ", f" [signed-by={KEYRING}] ", 1) for line in sources)
+    (apt / "sources.list").write_text("".join(f"{line}\n" for line in lines))
     (apt / "apt.conf").write_text(
         f'Dir "{apt}"; Dir::State "state"; Dir::State::status "{apt}/status"; Dir::Cache "cache"; Dir::Etc "etc";\n'
         f'Dir::Etc::sourcelist "{apt}/sources.list"; Dir::Etc::sourceparts "-"; Acquire::Languages "none";\n'
@@ -181,13 +195,8 @@ def download_packages(folder: Path, sources: Sequence[str], packages: Sequence[s
         'APT::Install-Recommends "false";\n' + "".join(f"{line}\n" for line in proxy_settings())
     )
     environment = {"APT_CONFIG": str(apt / "apt.conf"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    archives = apt / "cache" / "archives"
     run(["apt-get", "-qq", "update"], environment=environment)
-    if alone:
-        run(["apt-get", "-qq", "download", *packages], environment=environment, folder=archives)
-    else:
-        run(["apt-get", "-qq", "-y", "--download-only", "install", *packages], environment=environment)
-    return sorted(archives.glob("*.deb"))
+    return environment
 
 
 def proxy_settings() -> list[str]:
