@@ -4,6 +4,10 @@ A setting's value is ``speed / cpu ** CPU_WEIGHT``, the geometric mean over the 
 twice the processor time loses, and of two that are equally fast the cheaper one wins. Within each round every value is
 held against the present setting's, which cancels what slows the whole machine down for a while; the median of these
 ratios counts. The present setting stays unless another is better by more than `MARGIN` and by more than the noise.
+
+Noise is the half of a 95 % confidence interval of that median. Few ratios may agree by chance, so they are judged by
+their standard deviation, and Student's quantiles count; from `ROBUST_ROUNDS` on by their median deviation, which one
+hiccup does not change.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ CPU_WEIGHT = 0.1  # twice the processor time has to bring 7 % of speed
 MARGIN = 0.03
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 MEDIAN_ERROR = 1.2533  # standard error of a median in units of that of a mean
+ROBUST_ROUNDS = 6
+STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}  # by degrees of freedom, 97.5 %
 
 Round = Mapping[str, Figures]  # by workload
 
@@ -33,15 +39,24 @@ def compared(candidate: Candidate, rounds: Sequence[Round], present: Sequence[Ro
     if not ratios:
         return candidate
     gain = statistics.median(ratios)
-    spread = MAD_TO_SIGMA * statistics.median(abs(ratio - gain) for ratio in ratios)
-    noise = 2 * MEDIAN_ERROR * spread / math.sqrt(len(ratios))
     update = {
         "figures": medians(rounds),
         "rounds": len(ratios),
         "gain": round(math.exp(gain), 4),
-        "noise": round(noise, 4),
+        "noise": round(noise_of(ratios), 4) if len(ratios) > 1 else None,
     }
     return candidate.model_copy(update=update)
+
+
+def noise_of(ratios: Sequence[float]) -> float:
+    """How far the median of these logarithms, two or more, may be off."""
+    count = len(ratios)
+    if count < ROBUST_ROUNDS:
+        spread = statistics.stdev(ratios)
+    else:
+        middle = statistics.median(ratios)
+        spread = MAD_TO_SIGMA * statistics.median(abs(ratio - middle) for ratio in ratios)
+    return STUDENT.get(count - 1, 2.0) * MEDIAN_ERROR * spread / math.sqrt(count)
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, Figures]:

@@ -18,16 +18,25 @@ Fields = dict[str, Any]  # values of fields of EngineSettings
 Workload = Literal["decode", "long", "batch", "prefill", "rows", "edit"]  # `workloads.py` says what each does
 
 MOST_THREADS = 16  # beyond, a decode step is spent in waiting for one another
+MOST_PROMPT = 512  # tokens of a prompt that is measured
+CHUNKS = (128, 64, 256, 512)  # tokens
 SHORT_SPIN_US = 50  # a few operators; onnxruntime's own is a thousand times an operator
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What candidates depend on; `usable` is how many processors' worth of time this process may use."""
+    """What candidates depend on; `usable` is how many processors' worth of time this process may use, `prompt_tokens`
+    how long a prompt can be measured in the time there is.
+    """
 
     topology: Topology
     usable: float
     package: Package
+    prompt_tokens: int = MOST_PROMPT
+
+
+def nothing(_device: Device) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Knob:
 
     `default` says why the default is what it is. `values` are the settings to be tried beside the present ones,
     simplest first; there may be none. `measures` is the work that decides: the geometric mean over all of it counts.
-    `weight` is its share of the time, beside 1 of the others.
+    `weight` is its share of the time, beside 1 of the others. `left_out` says what cannot be measured here, and why.
     """
 
     name: str
@@ -46,6 +55,7 @@ class Knob:
     values: Callable[[Device, EngineSettings], Sequence[Fields]]
     measures: tuple[Workload, ...]
     weight: int = 1
+    left_out: Callable[[Device], str] = nothing
 
 
 def in_words(setting: Fields) -> str:
@@ -93,8 +103,20 @@ def draft_lengths(_device: Device, _settings: EngineSettings) -> list[Fields]:
     return [{"draft_tokens": tokens} for tokens in (10, 0, 4, 16)]
 
 
-def chunk_sizes(_device: Device, _settings: EngineSettings) -> list[Fields]:
-    return [{"chunk_tokens": tokens} for tokens in (128, 64, 256, 512)]
+def chunk_sizes(device: Device, settings: EngineSettings) -> list[Fields]:
+    """Those that read the measured prompt in other pieces than the present one: longer ones all read it at once."""
+    present = min(settings.chunk_tokens, device.prompt_tokens)
+    return [{"chunk_tokens": tokens} for tokens in CHUNKS if tokens != present and tokens <= device.prompt_tokens]
+
+
+def chunks_left_out(device: Device) -> str:
+    longer = [tokens for tokens in sorted(CHUNKS) if tokens > device.prompt_tokens]
+    if not longer:
+        return ""
+    names = ", ".join(map(str, longer))
+    return (
+        f"{names} not told apart: prompts of more than {device.prompt_tokens} tokens take too long here to be measured"
+    )
 
 
 def row_counts(_device: Device, _settings: EngineSettings) -> list[Fields]:
@@ -140,6 +162,7 @@ KNOBS: tuple[Knob, ...] = (
         ("chunk_tokens",),
         chunk_sizes,
         ("prefill",),
+        left_out=chunks_left_out,
     ),
     Knob("rows", "requests that write at once", "a household's worth", ("max_rows",), row_counts, ("rows",)),
     Knob(

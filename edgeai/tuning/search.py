@@ -8,22 +8,22 @@ the settings that there were before: single gains do not always add up.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import TrialFailed
 from edgeai.progress import Progress, silent
 from edgeai.tuning.bench import Bench
-from edgeai.tuning.decision import Round, best, compared, explain
-from edgeai.tuning.knobs import KNOBS, Device, Fields, Knob, Workload, in_words
+from edgeai.tuning.decision import MARGIN, Round, best, compared, explain
+from edgeai.tuning.knobs import KNOBS, MOST_PROMPT, Device, Fields, Knob, Workload, in_words
 from edgeai.tuning.profile import Candidate, Choice, Figures, with_fields
 from edgeai.tuning.workloads import Order
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 9
 SLICES = 150  # measurements that fit into the whole time, were there nothing else to do
 SHORTEST, LONGEST = 0.05, 1.0  # seconds of one measurement
-LEAST_PROMPT, MOST_PROMPT = 64, 512  # tokens
+LEAST_PROMPT = 64  # tokens
 OVERALL: tuple[Workload, ...] = ("decode", "batch", "prefill")
 ROWS_LEAST_SPEED = 4.0  # tokens a second of each row; slower than that people wait for
 HOPELESS = 0.7  # a value that is this much worse after `LEAST_ROUNDS` is not measured again
@@ -40,18 +40,19 @@ class Search:
     seconds: float
     knobs: Sequence[Knob] = KNOBS
     progress: Progress = silent
+    clock: Callable[[], float] = time.monotonic
     _seed: int = 0
     _prompt_tokens: int = LEAST_PROMPT
     _cost: dict[Workload, float] = field(default_factory=dict)  # seconds of one measurement, all told
 
     def run(self) -> tuple[EngineSettings, tuple[Choice, ...]]:
         """The settings to use, and how each was chosen; the last choice is of all together."""
-        deadline = time.monotonic() + self.seconds
+        deadline = self.clock() + self.seconds
         self._calibrate()
         settings, choices = self.base, []
         for number, knob in enumerate(self.knobs):
             self.progress(f"tune {knob.name}", number, len(self.knobs))
-            left = deadline - time.monotonic()
+            left = deadline - self.clock()
             weights = 1 + sum(each.weight for each in self.knobs[number:])  # the end has a share as well
             choice = self._turn(knob, settings, left, left * knob.weight / weights)
             choices.append(choice)
@@ -70,16 +71,18 @@ class Search:
 
     def _turn(self, knob: Knob, settings: EngineSettings, left: float, share: float) -> Choice:
         """Try the values of one knob."""
-        present = _fields_of(settings, knob.fields)
-        values = [present, *(value for value in knob.values(self.device, settings) if value != present)]
+        present, device = _fields_of(settings, knob.fields), replace(self.device, prompt_tokens=self._prompt_tokens)
+        values = [present, *(value for value in knob.values(device, settings) if value != present)]
         candidates = [Candidate(label=in_words(value), setting=value) for value in values]
+        left_out = knob.left_out(device)
         if len(values) == 1:
-            return Choice(knob=knob.name, setting=present, why=explain(candidates, 0))
+            return Choice(knob=knob.name, setting=present, why=left_out or explain(candidates, 0))
         round_cost = sum(self._cost.get(workload, 0.0) for workload in knob.measures) * len(values)
         starts = len(values) * (1 if len(values) <= self.bench.capacity else LEAST_ROUNDS)
         if starts * self.bench.start_seconds + LEAST_ROUNDS * round_cost > left:
             return Choice(knob=knob.name, setting=present, why=NO_TIME)
-        return self._compare(knob, settings, candidates, max(share, LEAST_ROUNDS * round_cost))
+        choice = self._compare(knob, settings, candidates, max(share, LEAST_ROUNDS * round_cost))
+        return choice.model_copy(update={"why": "; ".join(filter(None, [choice.why, left_out]))})
 
     def _compare(self, knob: Knob, settings: EngineSettings, candidates: list[Candidate], seconds: float) -> Choice:
         variants = [with_fields(settings, candidate.setting) for candidate in candidates]
@@ -100,11 +103,11 @@ class Search:
         seconds: float,
     ) -> tuple[list[Candidate], list[list[Round]]]:
         """Rounds over all variants that live, each beginning with another one. The first is the present setting."""
-        until = time.monotonic() + seconds
+        until = self.clock() + seconds
         rounds: list[list[Round]] = [[] for _ in candidates]
         alive = list(range(len(candidates)))
         for number in range(MOST_ROUNDS):
-            began = time.monotonic()
+            began = self.clock()
             for place in [*alive[number % len(alive) :], *alive[: number % len(alive)]]:
                 try:
                     rounds[place].append(self._round(variants[place], measures))
@@ -117,7 +120,7 @@ class Search:
                 candidates[place] = compared(candidates[place], rounds[place], rounds[0])
             enough = number + 1 >= LEAST_ROUNDS
             alive = [place for place in alive if not place or not enough or (candidates[place].gain or 0) > HOPELESS]
-            if len(alive) == 1 or (enough and 2 * time.monotonic() - began > until):
+            if len(alive) == 1 or (enough and 2 * self.clock() - began > until):
                 break
         candidates[0] = compared(candidates[0], rounds[0], rounds[0])
         return candidates, rounds
@@ -137,7 +140,7 @@ class Search:
         cost = 2 * LEAST_ROUNDS * sum(self._cost[workload] for workload in OVERALL)
         candidates, _ = self._rounds(candidates, [self.base, settings], OVERALL, cost)
         tuned = candidates[1]
-        worse = tuned.failure is not None or (tuned.gain or 0) + (tuned.noise or 0) < 1
+        worse = tuned.failure is not None or (tuned.gain or 0) < 1 - MARGIN
         why = f"kept what was before: {tuned.failure or 'it is better'}" if worse else explain(candidates, 1)
         choices = [*choices, Choice(knob="all together", setting={}, why=why, candidates=tuple(candidates))]
         if not worse:
@@ -147,10 +150,10 @@ class Search:
 
     def _measure(self, settings: EngineSettings, workload: Workload) -> Figures:
         self._seed += 100
-        started = time.monotonic()
+        started = self.clock()
         order = Order(self._slice, self._prompt_tokens, self._seed)
         figures = self.bench.measure(settings, workload, order)
-        self._cost[workload] = time.monotonic() - started
+        self._cost[workload] = self.clock() - started
         return figures
 
     @property

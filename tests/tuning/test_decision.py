@@ -86,3 +86,26 @@ def test_wrong_choices_are_rare_on_a_noisy_machine() -> None:
         ]
         wrong += best(race(*noisy)) != 0
     assert wrong < 30
+
+
+def test_three_rounds_that_agree_by_chance_are_noise() -> None:
+    """A machine that drifts: two of three rounds favour the same one, by as much as the third does not."""
+    present = [{"decode": Figures(speed=100, cpu=10)}] * 3
+    lucky = [{"decode": Figures(speed=speed, cpu=10)} for speed in (104, 104, 96)]
+    candidate = compared(Candidate(label="lucky", setting={}), lucky, present)
+    assert candidate.gain == pytest.approx(1.04)
+    assert not better(candidate)
+    surely = [{"decode": Figures(speed=speed, cpu=10)} for speed in (120, 121, 118)]
+    assert better(compared(Candidate(label="surely", setting={}), surely, present))
+
+
+def test_one_hiccup_in_many_rounds_does_not_hide_a_gain() -> None:
+    present = [{"decode": Figures(speed=100, cpu=10)}] * 9
+    speeds = [110, 111, 109, 110, 40, 110, 112, 108, 110]
+    found = [{"decode": Figures(speed=speed, cpu=10)} for speed in speeds]
+    assert better(compared(Candidate(label="", setting={}), found, present))
+
+
+def test_a_single_round_says_nothing_of_noise() -> None:
+    candidate = compared(Candidate(label="", setting={}), rounds(200, count=1), rounds(100, count=1))
+    assert (candidate.gain, candidate.noise, better(candidate)) == (2.0, None, False)
