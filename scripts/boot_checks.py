@@ -70,7 +70,10 @@ def answer(lab: Lab) -> None:
 
 def written(machine: Machine) -> int:
     """Bytes that the machine wrote to its card since it started."""
-    return int(machine.run("cat /sys/class/block/vda/stat").split()[6]) * 512
+    return (
+        int(machine.run("cat /sys/class/block/vda/stat /sys/class/block/mmcblk0/stat 2>/dev/null || true").split()[6])
+        * 512
+    )
 
 
 def silence(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from boot_checks import CHECKS
 from boot_lab import Lab
 from boot_machine import Emulator, Machine, make_key, unpack_image
+from boot_raspberry import RaspberryPi
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("qemu", type=Path, help="where QEMU is unpacked")
     parser.add_argument("image", type=Path)
     parser.add_argument("--architecture", choices=["amd64", "arm64"], default="amd64")
+    parser.add_argument("--machine", choices=["pc", "raspi3b"], default="pc", help="raspi3b: a Raspberry Pi 3's image")
     parser.add_argument("--firmware", choices=["bios", "uefi"], default="uefi")
     parser.add_argument("--accelerator", default="tcg", help="of QEMU: kvm is faster where it works")
     parser.add_argument("--card", type=int, default=4, help="size of the card in GiB")
@@ -38,7 +40,9 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         if any(work.iterdir()):
             parser.error(f"{work} is not empty")
-        emulator = Emulator(args.qemu, args.architecture, args.firmware, args.accelerator, args.memory)
+        pi = args.machine == "raspi3b"
+        kind, architecture = (RaspberryPi, "arm64") if pi else (Emulator, args.architecture)
+        emulator = kind(args.qemu, architecture, args.firmware, args.accelerator, args.memory)
         image = unpack_image(args.image, work)
         machine = Machine(emulator, image, args.card << 30, work, make_key(work), args.patience)
         lab = Lab(machine, args.cuts, args.seed)

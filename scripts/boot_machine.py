@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 SECTOR = 512
 _TABLE = 0x1BE  # of partitions, in the first sector
@@ -29,6 +30,7 @@ class Emulator:
     firmware: str  # bios or uefi
     accelerator: str
     memory_mib: int = 1024
+    network_card: ClassVar[str] = "virtio-net-pci,romfile="
 
     def command(self, disk: Path, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
         """How QEMU is called. Its own loader and libraries are used: they are newer than this machine's may be."""
@@ -40,18 +42,16 @@ class Emulator:
             str(self.folder / "usr/bin" / program),
             *("-L", str(self.folder / "usr/share/qemu"), "-L", str(self.folder / "usr/share/seabios")),
             *self._machine(work),
-            *("-smp", "2", "-m", str(self.memory_mib), "-display", "none", "-monitor", "none"),
-            *("-serial", f"file:{serial}", "-no-user-config"),
-            *("-drive", f"file={disk},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card"),
+            *("-display", "none", "-monitor", "none", "-no-user-config"),
+            *self._card_and_console(disk, serial),
             # The capture has what the guest sends into the network, whoever it is for.
-            *(
-                "-netdev",
-                f"user,id=net,{forwarded}",
-                "-device",
-                f"virtio-net-pci,netdev=net,mac={MAC.hex(':')},romfile=",
-            ),
+            *("-netdev", f"user,id=net,{forwarded}", "-device", f"{self.network_card},netdev=net,mac={MAC.hex(':')}"),
             *("-object", f"filter-dump,id=dump,netdev=net,file={capture}"),
         ]
+
+    def _card_and_console(self, disk: Path, serial: Path) -> list[str]:
+        card = ["-drive", f"file={disk},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card"]
+        return ["-smp", "2", "-m", str(self.memory_mib), "-serial", f"file:{serial}", *card]
 
     def _machine(self, work: Path) -> list[str]:
         if self.architecture == "arm64":

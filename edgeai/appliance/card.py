@@ -22,6 +22,11 @@ def partition_of(mounted: Path, devices: Path = BLOCK_DEVICES) -> Path:
     return folder
 
 
+def disk_of(mounted: Path, devices: Path = BLOCK_DEVICES) -> Path:
+    """The whole disk that a folder's partition is on. Raises `StateDamaged` where there is none."""
+    return Path("/dev") / partition_of(mounted, devices).parent.name
+
+
 def number_of(partition: Path) -> int:
     """Which one of its disk's partitions it is, by its folder in /sys."""
     return int((partition / "partition").read_text())

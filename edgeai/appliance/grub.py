@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeai.appliance.loader import Choice, Slot, as_slot
+from edgeai.appliance.loader import TRIES, Choice, Slot, as_slot
 from edgeai.errors import StateDamaged
 from edgeai.package.durable import SECTOR_BYTES, overwrite_sector
 
 ENVIRONMENT = "grub/grubenv"
 BLOCK_BYTES = 1024
 SIGNATURE = b"# GRUB Environment Block\n"
-TRIES = 3  # the power may fail during a trial as well: one start is too few to blame the system for
 _TO_ESCAPE = re.compile(r"([\\\n])")
 _ESCAPED = re.compile(rb"(?s)\\(.)")
 _LINE = re.compile(rb"#[^\n]*(?:\n|$)|([^=#\\\n][^=\\\n]*)=((?:[^\\\n]|\\[\\\n])*)\n")
@@ -31,14 +30,13 @@ class Grub:
 
     boot: Path
 
-    reboot_argument = None
-
     @property
     def environment(self) -> Path:
         """The file of the environment block."""
         return self.boot / ENVIRONMENT
 
-    def command_line_file(self, command_line: str) -> tuple[str, bytes]:
+    @staticmethod
+    def command_line_file(command_line: str) -> tuple[str, bytes]:
         """A script that `grub.cfg` sources. Raises ValueError for a command line that it cannot hold."""
         if "'" in command_line or "\n" in command_line:
             raise ValueError(f"a command line has no quotes and one line: {command_line!r}")

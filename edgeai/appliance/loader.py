@@ -10,14 +10,12 @@ from edgeai.errors import StateDamaged
 
 Slot = Literal["a", "b"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
+TRIES = 3  # the power may fail during a trial as well: one start is too few to blame the system for
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a boot loader is told. `trying` is started before `good`, `tries_left` times; with none left it has failed.
-
-    A loader that does not count has None for `tries_left`: whether `trying` still is to be started is not in its files.
-    """
+    """What a boot loader is told: `trying` starts before `good`, `tries_left` times; with none left it has failed."""
 
     good: Slot
     trying: Slot | None = None
@@ -25,23 +23,20 @@ class Choice:
 
 
 class Loader(Protocol):
-    """The files of one boot loader."""
+    """What one boot loader reads."""
 
-    @property
-    def reboot_argument(self) -> str | None:
-        """What a reboot has to be told for the trial to start; None: nothing."""
-
-    def command_line_file(self, command_line: str) -> tuple[str, bytes]:
+    @staticmethod
+    def command_line_file(command_line: str) -> tuple[str, bytes]:
         """Name and content of the file in a slot's folder from which the kernel gets this command line."""
 
     def read(self) -> Choice:
-        """What it is told. Raises `StateDamaged` for files that cannot be read as they are."""
+        """What it is told. Raises `StateDamaged` for what cannot be read as it is."""
 
     def set_trial(self, slot: Slot) -> None:
-        """Start `slot` once or a few times, before the good one again."""
+        """Start `slot` at most `TRIES` times, before the good one again."""
 
     def end_trial(self) -> None:
-        """Try nothing any more, and remember what was tried in vain, where the files can tell."""
+        """Try nothing any more, and remember what was tried in vain."""
 
     def set_good(self, slot: Slot) -> None:
         """Start `slot` from now on, and try none."""

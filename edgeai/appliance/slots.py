@@ -1,7 +1,7 @@
 """The two systems of a card, slots a and b: which one runs, which one starts next, and which one is good.
 
-The boot loader's own files on the boot partition are the only truth, so nothing can disagree with them. Each change is
-one write of one disk sector: a power cut leaves the old state or the new one.
+What the boot loader itself reads from the disk is the only truth, so nothing can disagree with it. Each change is one
+write of one disk sector: a power cut leaves the old state or the new one.
 
     try_once(b), reboot ──► b runs and is healthy ──► commit(): b is good
                        └──► b fails (give_up()), or the power does too often ──► a, which still is good, starts again
@@ -13,9 +13,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeai.appliance.card import disk_of
 from edgeai.appliance.grub import Grub
 from edgeai.appliance.loader import Loader, Slot, as_slot, other
-from edgeai.appliance.raspberry import Raspberry
+from edgeai.appliance.uboot import SCRIPT, UBoot
 from edgeai.errors import InvalidInput, StateDamaged
 
 BOOT_FOLDER = Path("/boot/firmware")  # where a board has its boot partition, read-only but for updates
@@ -40,7 +41,7 @@ class SlotStatus:
 
     @property
     def failed(self) -> Slot | None:
-        """The slot that was tried in vain, where the loader tells."""
+        """The slot that was tried in vain."""
         return self.trying if not self.on_trial and self.tries_left == 0 else None
 
 
@@ -70,7 +71,7 @@ class Slots:
         return SlotStatus(self.running, choice.good, choice.trying, choice.tries_left)
 
     def try_once(self, slot: Slot) -> None:
-        """Let the next start be of `slot`, with the good one behind it; `reboot_argument` belongs to that reboot.
+        """Let the next start be of `slot`, with the good one behind it.
 
         Raises `InvalidInput` for the running slot and for one without a system, `StateDamaged`.
         """
@@ -92,19 +93,17 @@ class Slots:
         if self.status().on_trial:
             self.loader.end_trial()
 
-    @property
-    def reboot_argument(self) -> str | None:
-        """What to tell a reboot (`systemctl reboot --reboot-argument`) that follows `try_once`; None: nothing."""
-        return self.loader.reboot_argument
 
+def open_slots(boot: Path = BOOT_FOLDER, command_line: Path = COMMAND_LINE, disk: Path | None = None) -> Slots:
+    """The slots of this board; `disk` is the one that `boot` is mounted from, unless it is another.
 
-def open_slots(boot: Path = BOOT_FOLDER, command_line: Path = COMMAND_LINE) -> Slots:
-    """The slots of this board. Raises `InvalidInput` where there are none: on machines that no image was written to."""
+    Raises `InvalidInput` where there are none: on machines that no image was written to; `StateDamaged`.
+    """
     found = _RUNNING.search(command_line.read_text())
     if found is None:
         raise InvalidInput("this machine has no slots", "it was not started from an image of edgeai")
     if Grub(boot).environment.exists():
         return Slots(boot, Grub(boot), as_slot(found[1], command_line))
-    if Raspberry(boot).config.exists():
-        return Slots(boot, Raspberry(boot), as_slot(found[1], command_line))
+    if (boot / SCRIPT).exists():
+        return Slots(boot, UBoot(disk or disk_of(boot)), as_slot(found[1], command_line))
     raise StateDamaged(f"{boot} has no boot loader's files", "is the boot partition mounted?")

@@ -33,7 +33,7 @@ from edgeai.progress import Progress, silent
 from edgeai.recipe import Strict, describe_errors
 
 ROOT, KERNEL, BOOT = "root.erofs", "boot/vmlinuz", "boot/"
-TEMPLATES = ("boot/cmdline.txt", "boot/cmdline.cfg")  # in which @SLOT@ and @ROOT@ are replaced
+TEMPLATES = ("boot/cmdline.cfg", "boot/cmdline.env")  # GRUB's and U-Boot's, in which @SLOT@ and @ROOT@ are replaced
 IMAGE_FILE = Path("/usr/lib/edgeai/image.json")
 ROOT_NUMBERS: Mapping[Slot, int] = {"a": 2, "b": 3}  # of the slots' partitions in the table
 SPARE_BYTES = 1 << 20  # of the boot partition, for the loader's own files
@@ -209,8 +209,7 @@ def _order(version: str) -> tuple[int, ...]:
 def _give_up(device: Device, slot: Slot) -> None:
     """From now on the slot is not whole: it is not tried, and does not say that it is."""
     if device.slots.status().trying is not None:
-        device.slots.loader.set_trial(device.slots.current())  # the firmware's file of what to try
-        device.slots.loader.set_good(device.slots.current())  # GRUB's
+        device.slots.loader.set_good(device.slots.current())
     (device.slots.folder(slot) / RELEASE).unlink(missing_ok=True)
     device.slots.folder(slot).mkdir(exist_ok=True)
     durable.sync_folder(device.slots.folder(slot))

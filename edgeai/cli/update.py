@@ -47,9 +47,9 @@ def update(
     counts = {"there_bytes": done.there, "reused_bytes": done.reused, "fetched_bytes": done.fetched}
     _tell({**said, "slot": done.slot, **counts, "received_bytes": done.received}, as_json=json)
     if restart:
-        _restart(device)
+        _restart()
     else:
-        say(f"slot {done.slot} is tried at the next start{_how(device)}")
+        say(f"slot {done.slot} is tried at the next start")
 
 
 def status_of(device: Device) -> dict[str, Any]:
@@ -83,16 +83,6 @@ def _words(value: Any) -> str:
     return {None: "-", True: "yes", False: "no"}.get(value, str(value))
 
 
-def _command(device: Device) -> list[str]:
-    argument = device.slots.reboot_argument
-    return ["systemctl", "reboot", *([] if argument is None else [f"--reboot-argument={argument}"])]
-
-
-def _how(device: Device) -> str:
-    argument = device.slots.reboot_argument
-    return "" if argument is None else f", if that is by `edgeai update --restart` or `reboot '{argument}'`"
-
-
-def _restart(device: Device) -> None:
-    if subprocess.run(_command(device), check=False).returncode:
+def _restart() -> None:
+    if subprocess.run(["systemctl", "reboot"], check=False).returncode:
         raise InvalidInput("the restart was refused", "restart as an administrator")

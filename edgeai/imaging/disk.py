@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeai.errors import InvalidInput
@@ -13,7 +13,6 @@ from edgeai.imaging.tools import Tools
 from edgeai.imaging.tree import Tree
 
 _CHUNK = 1 << 20
-_BOOT_CODE = 440  # bytes of the first sector before the disk's id and the table
 
 
 def make_erofs(plan: Plan, tools: Tools, tar: Path, image: Path) -> None:
@@ -69,13 +68,13 @@ def assemble(
     plan: Plan,
     tools: Tools,
     places: Sequence[Place],
-    images: dict[str, Path],
-    bios: tuple[bytes, bytes] | None,
+    images: Mapping[str, Path],
+    front: Mapping[int, bytes],
     disk: Path,
 ) -> None:
-    """The disk: table, boot code and each partition's image in its place; holes stay holes.
+    """The disk: table, what is in `front` of the partitions, and each one's image in its place; holes stay holes.
 
-    Raises `InvalidInput` for an image that is larger than its partition.
+    Raises `InvalidInput` for what is larger than its place.
     """
     with disk.open("wb") as file:
         file.truncate(places[-1].start + places[-1].size)
@@ -87,8 +86,9 @@ def assemble(
     )
     table.unlink()
     with disk.open("r+b") as file:
-        if bios:
-            _write_bios(file.fileno(), bios, places[0].start)
+        for offset, content in front.items():
+            _check_room("the front of the disk", offset + len(content), places[0].start)
+            os.pwrite(file.fileno(), content, offset)
         for place in places:
             image = images.get(place.partition.name)
             if image:
@@ -118,14 +118,6 @@ def date_all(folder: Path, epoch: int) -> None:
     """Give everything in a folder one date."""
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (epoch, epoch), follow_symlinks=False)
-
-
-def _write_bios(disk: int, bios: tuple[bytes, bytes], gap: int) -> None:
-    code, core = bios
-    if len(core) > gap - SECTOR:
-        raise InvalidInput(f"GRUB's core.img has {len(core)} bytes, more than lie before the first partition")
-    os.pwrite(disk, code[:_BOOT_CODE], 0)
-    os.pwrite(disk, core, SECTOR)
 
 
 def _content(folder: Path) -> int:

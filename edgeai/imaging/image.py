@@ -10,9 +10,9 @@ from pathlib import Path
 import edgeai
 from edgeai.appliance.system_update import ROOT as ROOT_IMAGE
 from edgeai.errors import InvalidInput
-from edgeai.imaging import boot, disk, initrd, leaks, root, wheels
+from edgeai.imaging import boot, disk, initrd, leaks, root, uboot, wheels
 from edgeai.imaging import tree as tree_module
-from edgeai.imaging.boot import bios_image, fill_slot, firmware_files, loader_files, slot_files
+from edgeai.imaging.boot import device_trees, disk_front, fill_slot, firmware_files, loader_files, slot_files
 from edgeai.imaging.disk import assemble, make_erofs, make_ext4, make_fat
 from edgeai.imaging.initrd import read_archives
 from edgeai.imaging.leaks import Machine, check_tree
@@ -27,7 +27,7 @@ from edgeai.imaging.wheels import lock_path, make_wheels
 from edgeai.package.package import file_digest
 from edgeai.recipe import recipes_folder
 
-BOOT_IMAGE, DATA_IMAGE = "boot.fat", "data.ext4"
+BOOT_IMAGE, DATA_IMAGE, TREES = "boot.fat", "data.ext4", "device-trees"
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Built:
     """The stages' folders of one image."""
 
     tools: Tools
-    firmware: Path | None  # Raspberry Pi's, and the list of packages it is from
+    firmware: Path | None  # Raspberry Pi's and U-Boot, and the list of packages they are from
     rootfs: Path  # rootfs.tar
     wheels: Path
-    system: Path  # root.erofs and boot/: what an update carries
+    system: Path  # root.erofs and boot/: what an update carries; and device-trees/
     models: Path  # a store
     disk: Path  # NAME.img
 
@@ -96,6 +96,7 @@ def _system(stages: Stages, plan: Plan, tools: Tools, rootfs: Path, site: Path, 
     def make(folder: Path) -> None:
         base = Tree.from_tar(rootfs / ROOTFS_NAME)
         slot_files(plan, base, folder / "boot")
+        device_trees(plan, base, folder / TREES)
         work = folder / "work"
         work.mkdir()
         for archive in read_archives(tools, folder / "boot" / "initrd.img", work):
@@ -120,7 +121,7 @@ def _disk(
         "models": models.name,
         "tools": tools.root.parent.name,
         "boot": tree_digest(plan.folder / "boot"),
-        "code": code_digest(boot, disk, tree_module, leaks),
+        "code": code_digest(boot, disk, uboot, tree_module, leaks),
     }
 
     def make(folder: Path) -> None:
@@ -128,7 +129,7 @@ def _disk(
         content = folder / "boot"
         content.mkdir()
         fill_slot(plan, system / "boot", content, version)
-        loader_files(plan, tools, content, firmware)
+        loader_files(plan, tools, content, firmware, system / TREES)
         boot_tree = Tree()
         boot_tree.add_tree(content)
         check_tree(boot_tree, machine, "the boot partition")
@@ -139,7 +140,7 @@ def _disk(
         make_ext4(plan, tools, data, folder / DATA_IMAGE, places[-1].size)
         stages.progress("disk: putting it together")
         images = {"boot": folder / BOOT_IMAGE, "root-a": system / ROOT_IMAGE, "data": folder / DATA_IMAGE}
-        assemble(plan, tools, places, images, bios_image(plan, tools, folder), folder / f"{plan.name}.img")
+        assemble(plan, tools, places, images, disk_front(plan, tools, folder), folder / f"{plan.name}.img")
         shutil.rmtree(content)
         for path in (folder / BOOT_IMAGE, folder / DATA_IMAGE, folder / "core.img"):
             path.unlink(missing_ok=True)

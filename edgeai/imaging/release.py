@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeai.appliance.system_update import ROOT as ROOT_IMAGE
 from edgeai.bundle.writer import Contents, write_bundle
+from edgeai.imaging import uboot
 from edgeai.imaging.boot import FIRMWARE_PACKAGE, GRUB_PACKAGES
 from edgeai.imaging.image import Built
 from edgeai.imaging.models import installed
@@ -90,7 +91,7 @@ def components_of(plan: Plan, built: Built, packages: Sequence[Package]) -> list
     found += [own_component(), *map(model_component, packages)]
     if built.firmware:
         names, root = built.firmware / UNPACKED, built.firmware / "package"
-        found += unpacked_components(names, root, {FIRMWARE_PACKAGE}, suite)
+        found += unpacked_components(names, root, {FIRMWARE_PACKAGE, uboot.PACKAGE}, suite)
     else:
         loaders = GRUB_PACKAGES[plan.board.architecture]
         found += unpacked_components(tools.root.parent / UNPACKED, tools.root, loaders, suite)

@@ -55,16 +55,17 @@ def write_file(path: Path, data: Data, *, size: int | None = None, mode: int = 0
     return written
 
 
-def overwrite_sector(path: Path, data: bytes) -> None:
-    """Replace the first `SECTOR_BYTES` of a file, in place and synced, by as many or, in a shorter file, its size.
+def overwrite_sector(path: Path, data: bytes, sector: int = 0) -> None:
+    """Replace `SECTOR_BYTES` of a file or a disk, in place and synced, by as many or, at a file's end, what is there.
 
     For FAT, where a rename over another file is several writes, after which both names may share the same clusters. A
     disk writes a sector whole or not at all. Raises ValueError for another size of `data`.
     """
     with path.open("r+b", buffering=0) as file:
-        if len(data) != min(SECTOR_BYTES, os.fstat(file.fileno()).st_size):
-            raise ValueError(f"{len(data)} bytes do not replace the first sector of {path}")
-        os.pwrite(file.fileno(), data, 0)
+        offset = sector * SECTOR_BYTES
+        if len(data) != min(SECTOR_BYTES, file.seek(0, os.SEEK_END) - offset):  # a disk's st_size is 0
+            raise ValueError(f"{len(data)} bytes do not replace sector {sector} of {path}")
+        os.pwrite(file.fileno(), data, offset)
         os.fsync(file.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Boot partitions as folders, with either loader's files and a system in both slots."""
+"""Boot partitions as folders, with what either loader reads and a system in both slots."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 from edgeai.appliance.grub import ENVIRONMENT, new_environment
 from edgeai.appliance.loader import SLOTS, Slot
-from edgeai.appliance.raspberry import CONFIG, TRYBOOT, slot_file
 from edgeai.appliance.slots import KERNEL, Slots, open_slots
+from edgeai.appliance.uboot import SCRIPT, new_state
+
+DISK = "disk.img"
 
 
 def make_boot(folder: Path, loader: str) -> Path:
-    """A new image's boot partition, slot a good."""
+    """A new image's boot partition, slot a good. U-Boot's disk is a file in it."""
     for slot in SLOTS:
         (folder / slot).mkdir(parents=True)
         (folder / slot / KERNEL).write_bytes(b"a kernel")
@@ -19,8 +21,12 @@ def make_boot(folder: Path, loader: str) -> Path:
         (folder / ENVIRONMENT).parent.mkdir()
         (folder / ENVIRONMENT).write_bytes(new_environment())
     else:
-        (folder / CONFIG).write_bytes(slot_file("a"))
-        (folder / TRYBOOT).write_bytes(slot_file("a"))
+        (folder / SCRIPT).write_bytes(b"a script")
+        with (folder / DISK).open("wb") as disk:
+            disk.truncate(4 << 20)
+            for offset, sector in new_state("a").items():
+                disk.seek(offset)
+                disk.write(sector)
     return folder
 
 
@@ -28,4 +34,4 @@ def running(boot: Path, slot: Slot) -> Slots:
     """The slots as the system in `slot` sees them."""
     command_line = boot.with_name("cmdline")
     command_line.write_text(f"root=PARTUUID=ed9ea100-02 panic=10 edgeai.slot={slot} quiet\n")
-    return open_slots(boot, command_line)
+    return open_slots(boot, command_line, boot / DISK)

@@ -55,7 +55,7 @@ def started(device: Device, slot: Slot) -> Device:
     return replace(device, slots=running(device.slots.boot, slot), release=release)
 
 
-@pytest.fixture(params=["grub", "raspberry"])
+@pytest.fixture(params=["grub", "uboot"])
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Device:
     return make_device(tmp_path / "board", request.param)
 
@@ -70,8 +70,8 @@ class Maker:
         given: dict[str, Any] = {"version": "1.1", "metadata": {"board": "pi4"}, "keys": [self.key]} | changes
         files = {
             "root.erofs": ROOT_B, "boot/vmlinuz": noise(60_000, 3), "boot/initrd.img": noise(90_000, 4),
-            "boot/cmdline.txt": TEMPLATE, "boot/cmdline.cfg": b'set cmdline="' + TEMPLATE.strip() + b'"\n',
-            "boot/overlays/x.dtbo": b"overlay",
+            "boot/cmdline.cfg": b'set cmdline="' + TEMPLATE.strip() + b'"\n',
+            "boot/cmdline.env": b"bootargs=" + TEMPLATE, "boot/overlays/x.dtbo": b"overlay",
         } | given.pop("files", {})  # fmt: skip
         paths = {}
         for name, content in files.items():
@@ -104,9 +104,9 @@ def installed(device: Device, slot: Slot = "b") -> None:
     assert (folder / "vmlinuz").read_bytes() == noise(60_000, 3)
     number = {"a": "02", "b": "03"}[slot]
     line = f"root=PARTUUID=ed9ea100-{number} panic=10 edgeai.slot={slot} quiet"
-    assert (folder / "cmdline.txt").read_text() == line + "\n"
+    assert (folder / "cmdline.env").read_text() == f"bootargs={line}\n"
     assert (folder / "cmdline.cfg").read_text() == f'set cmdline="{line}"\n'
-    names = {"vmlinuz", "initrd.img", "cmdline.txt", "cmdline.cfg", "release.json", "overlays", "overlays/x.dtbo"}
+    names = {"vmlinuz", "initrd.img", "cmdline.env", "cmdline.cfg", "release.json", "overlays", "overlays/x.dtbo"}
     assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == names
 
 
@@ -278,7 +278,7 @@ def test_nothing_is_renamed_over_a_file(
 
 
 @pytest.mark.parametrize("before", ["nothing", "an older system"])
-@pytest.mark.parametrize("loader", ["grub", "raspberry"])
+@pytest.mark.parametrize("loader", ["grub", "uboot"])
 def test_power_cut_at_any_write(
     loader: str,
     before: str,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.imaging.boot import bios_image, fill_slot, loader_files, slot_files
+from edgeai.appliance.loader import Choice
+from edgeai.appliance.uboot import UBoot, parse_environment
+from edgeai.imaging.boot import device_trees, disk_front, fill_slot, loader_files, slot_files
 from edgeai.imaging.disk import assemble, make_erofs, make_ext4, make_fat
 from edgeai.imaging.image import data_tree
 from edgeai.imaging.leaks import Machine, find_leaks
@@ -17,6 +19,7 @@ from edgeai.imaging.plan import Plan, make_plan
 from edgeai.imaging.root import IMAGE_FILE, make_root
 from edgeai.imaging.tools import Tools
 from edgeai.imaging.tree import Tree
+from edgeai.imaging.uboot import script_image
 from edgeai.package.package import Package
 from edgeai.package.store import Store
 from tests.fixtures.images import BOARDS, small_images, small_root
@@ -58,12 +61,13 @@ def make_disk(board: str, tools: Tools, folder: Path, package: Package) -> Made:
     (site / "edgeai").mkdir(parents=True)
     (site / "edgeai" / "__init__.py").write_text("")
     slot_files(plan, Tree.from_tar(rootfs), folder / "slot")
+    device_trees(plan, Tree.from_tar(rootfs), folder / "trees")
     tree = make_root(plan, tools, rootfs, site, folder, version="1.0", trusted=b"a key")
     tree.write(folder / "root.tar", plan.base.epoch, top=True)
     make_erofs(plan, tools, folder / "root.tar", folder / "root.erofs")
     content.mkdir()
     fill_slot(plan, folder / "slot", content, "1.0")
-    loader_files(plan, tools, content, firmware(folder) if plan.board.firmware else None)
+    loader_files(plan, tools, content, firmware(folder) if plan.board.firmware else None, folder / "trees")
     make_fat(plan, tools, content, folder / "boot.fat")
     store = Store(folder / "home")
     store.install(package.path)
@@ -71,16 +75,19 @@ def make_disk(board: str, tools: Tools, folder: Path, package: Package) -> Made:
     make_ext4(plan, tools, data_tree(plan, store.home), folder / "data.ext4", places[-1].size)
     images = {"boot": folder / "boot.fat", "root-a": folder / "root.erofs", "data": folder / "data.ext4"}
     disk = folder / "disk.img"
-    assemble(plan, tools, places, images, bios_image(plan, tools, folder), disk)
+    assemble(plan, tools, places, images, disk_front(plan, tools, folder), disk)
     return Made(plan, tools, disk, folder)
 
 
 def firmware(folder: Path) -> Path:
-    """In the place of Debian's package, which has the firmware itself."""
+    """In the place of Debian's packages, which have the firmware itself and U-Boot."""
     files = folder / "firmware" / "package" / "usr" / "lib" / "raspi-firmware"
     files.mkdir(parents=True)
     for name in ("bootcode.bin", "start.elf", "start4.elf", "fixup.dat", "fixup4.dat"):
         (files / name).write_text(name)
+    uboot = folder / "firmware" / "package" / "usr" / "lib" / "u-boot" / "rpi_arm64"
+    uboot.mkdir(parents=True)
+    (uboot / "u-boot.bin").write_text("u-boot")
     return folder / "firmware"
 
 
@@ -105,7 +112,6 @@ def test_the_boot_partition_has_a_slot_and_its_loader(made: Made) -> None:
     files = made.unpacked("boot", "mcopy", "-s", "-Q", "-i", "{image}", "::/", "/out")
     assert (files / "a" / "vmlinuz").read_bytes() == b"kernel" * 10_000
     assert (files / "a" / "initrd.img").read_bytes() == b"initrd" * 10_000
-    assert (files / "a" / "cmdline.txt").read_text() == made.plan.command_line("a") + "\n"
     assert json.loads((files / "a" / "release.json").read_text()) == {"board": made.plan.board_name, "version": "1.0"}
     assert list((files / "b").iterdir()) == []
     if made.plan.board.loader == "grub":
@@ -115,14 +121,25 @@ def test_the_boot_partition_has_a_slot_and_its_loader(made: Made) -> None:
         assert len(environment) == 1024
         assert b"\ngood=a\n" in environment
         assert (files / "grub" / "grub.cfg").read_text() == (made.plan.folder / "boot" / "grub.cfg").read_text()
+        assert (files / "a" / "cmdline.cfg").read_text() == f"set cmdline='{made.plan.command_line('a')}'\n"
     else:
-        for name in ("config.txt", "tryboot.txt"):
-            assert "os_prefix=a/" in (files / name).read_text()
-        board = (files / "board.txt").read_text().splitlines()
-        assert {"arm_64bit=1", "kernel=vmlinuz", "initramfs initrd.img followkernel"} <= set(board)
-        assert list((files / "a").glob("*.dtb"))
-        wanted = made.plan.board.firmware.files if made.plan.board.firmware else ()
-        assert all(list(files.glob(pattern)) for pattern in wanted)
+        has_what_starts_a_raspberry_pi(made, files)
+
+
+def has_what_starts_a_raspberry_pi(made: Made, files: Path) -> None:
+    """The firmware's settings and files, a device tree to choose, U-Boot with its script, and what that is told."""
+    assert {"arm_64bit=1", "kernel=u-boot.bin", "upstream_kernel=1"} <= set(
+        (files / "config.txt").read_text().splitlines()
+    )
+    assert made.plan.board.firmware
+    assert all(list(files.glob(pattern)) for pattern in made.plan.board.firmware.files)
+    assert list(files.glob("bcm*.dtb"))
+    assert (files / "u-boot.bin").read_text() == "u-boot"
+    script = (made.plan.folder / "boot" / "uboot.cmd").read_bytes()
+    assert (files / "boot.scr").read_bytes() == script_image(script, made.plan.base.epoch)
+    assert parse_environment((files / "uboot.env").read_bytes())
+    assert (files / "a" / "cmdline.env").read_text() == f"bootargs={made.plan.command_line('a')}\n"
+    assert UBoot(made.disk).read() == Choice("a")
 
 
 def test_the_root_has_its_units_its_facts_and_no_leak(made: Made) -> None:
@@ -163,7 +180,7 @@ def test_bioses_find_grub_in_front_of_the_partitions(made: Made) -> None:
     sector = made.disk.read_bytes()[:1024]
     is_pc = made.plan.board.architecture == "amd64"
     assert (b"GRUB" in sector[:440]) == is_pc
-    assert any(sector[512:]) == is_pc
+    assert any(sector[512:]) == is_pc  # U-Boot's state lies further behind
 
 
 def test_a_second_build_is_the_same_to_the_last_bit(made: Made, tiny_package: Package, tmp_path: Path) -> None:

@@ -87,14 +87,14 @@ def test_the_system_is_a_bundle_that_updates_take(tmp_path: Path) -> None:
     system = tmp_path / "system"
     (system / "boot").mkdir(parents=True)
     (system / "root.erofs").write_bytes(bytes(range(256)) * 4096)
-    (system / "boot" / "cmdline.txt").write_text("root=@ROOT@ edgeai.slot=@SLOT@\n")
+    (system / "boot" / "cmdline.env").write_text("bootargs=root=@ROOT@ edgeai.slot=@SLOT@\n")
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     write_update(release(tmp_path), system, key)
     with Bundle.open(str(tmp_path / "edgeai-pi4.bundle")) as bundle:
         manifest = bundle.head.manifest
         assert (manifest.kind, manifest.name, manifest.version) == ("system", "edgeai-pi4", "2026.11.30")
         assert manifest.metadata == {"board": "pi4"}
-        assert set(manifest.files) == {"root.erofs", "boot/cmdline.txt"}
+        assert set(manifest.files) == {"root.erofs", "boot/cmdline.env"}
         assert bundle.head.signers == (key.public_key().public_bytes_raw(),)
 
 

@@ -240,6 +240,10 @@ def test_a_sector_is_replaced_in_place(tmp_path: Path, monkeypatch: pytest.Monke
     assert target.read_bytes() == b"2" * 512 + b"1" * 512
     assert target.stat().st_ino == number
     assert events == [("sync", "file")]
+    durable.overwrite_sector(target, b"3" * 512, 1)
+    assert target.read_bytes() == b"2" * 512 + b"3" * 512
+    with pytest.raises(ValueError, match="do not replace sector 2 "):
+        durable.overwrite_sector(target, b"4" * 512, 2)
 
 
 def test_only_a_whole_sector_is_replaced(tmp_path: Path) -> None:
@@ -248,5 +252,5 @@ def test_only_a_whole_sector_is_replaced(tmp_path: Path) -> None:
     durable.overwrite_sector(target, b"SHORT")
     assert target.read_bytes() == b"SHORT"
     for wrong in (b"longer", b"", b"x" * 512):
-        with pytest.raises(ValueError, match="do not replace the first sector"):
+        with pytest.raises(ValueError, match="do not replace sector 0 "):
             durable.overwrite_sector(target, wrong)

@@ -1,0 +1,36 @@
+"""A Raspberry Pi 3 as QEMU emulates it: U-Boot runs from the card, as it does on a board."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from boot_machine import Emulator, partition
+
+UBOOT, DEVICE_TREE = "u-boot.bin", "bcm2837-rpi-3-b.dtb"
+
+
+@dataclass(frozen=True)
+class RaspberryPi(Emulator):
+    """QEMU in the firmware's place: it starts the card's U-Boot and hands it the card's device tree.
+
+    The board's own size: four processors, 1 GiB. Its Ethernet is a USB adapter, its console the second serial line.
+    """
+
+    network_card: ClassVar[str] = "usb-net"
+
+    def command(self, disk: Path, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
+        """How QEMU is called for the card as it is now."""
+        start, _ = partition(disk, 1)
+        for name in (UBOOT, DEVICE_TREE):
+            subprocess.run(["mcopy", "-n", "-o", "-i", f"{disk}@@{start}", f"::{name}", str(work / name)], check=True)
+        return super().command(disk, capture, serial, ports, work)
+
+    def _machine(self, work: Path) -> list[str]:
+        return ["-M", "raspi3b", "-kernel", str(work / UBOOT), "-dtb", str(work / DEVICE_TREE)]
+
+    def _card_and_console(self, disk: Path, serial: Path) -> list[str]:
+        return ["-drive", f"file={disk},format=raw,if=sd", "-serial", "null", "-serial", f"file:{serial}"]
