@@ -14,7 +14,7 @@ from edgeai.imaging.plan import Plan
 from edgeai.imaging.stages import Stages, tree_entries
 
 CACHE = "again"
-SHARED = ("tools-*", "wheels-*", "model-*", "models-*")  # stages that digests pin, or that only work
+SHARED = ("tools-*", "wheels-*", "model-*", "models-*")  # stages that digests pin, and what works on them
 PACKAGES = "var/lib/dpkg/status"
 _PIECE = 1 << 22
 

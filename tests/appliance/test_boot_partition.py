@@ -59,6 +59,6 @@ def test_clusters_of_no_file_are_free_again_and_files_stay(image_tools: Tools, t
 
 
 def test_it_is_never_a_reason_not_to_start() -> None:
-    assert unit()["Service"]["TimeoutStartSec"] == "1min"
+    assert unit()["Service"]["TimeoutStartSec"] == "2min"
     assert unit()["Install"]["WantedBy"] == "boot-firmware.mount", "and not required by it"
     assert unit()["Unit"]["Before"] == "boot-firmware.mount"
