@@ -111,7 +111,8 @@ STATUS = (
     f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"
     " print(json.dumps(dataclasses.asdict(open_slots().status())))'"
 )
-# What a program of the board, root's even, may not send: a name look-up, the time, a connection.
+# What a program of the board, root's even, may not send: a name look-up, the time, a connection; nor anything that
+# leaves the building from the port of multicast DNS, which the server uses as well.
 ATTEMPTS = """
 import socket
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -125,6 +126,16 @@ for kind, port in ((UDP, 53), (UDP, 123), (TCP, 53), (TCP, 80), (TCP, 443)):
                 print("sent to", address, port)
             except OSError:
                 pass
+for port in (53, 123, 5353):
+    with socket.socket(socket.AF_INET, UDP) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(("", 5353))
+        try:
+            trial.connect(("192.0.2.1", port))
+            trial.send(b"x")
+            print("sent from 5353 to 192.0.2.1", port)
+        except OSError:
+            pass
 """
 
 

@@ -66,7 +66,7 @@ def sound(status: int, document: Any) -> bool:
     if status == http.HTTPStatus.OK:
         message = document["choices"][0]["message"]
         return any((message.get(part) or "").strip() for part in ("content", "reasoning_content"))
-    print(f"the server refused a question with {status}: {document}", file=sys.stderr)
+    _warn(f"the server refused a question with {status}: {document}")
     return status == http.HTTPStatus.NOT_FOUND
 
 
@@ -83,12 +83,15 @@ def checks_for(home: Path) -> tuple[Callable[[], bool], ...]:
 def healthy(within_seconds: float, checks: tuple[Callable[[], bool], ...]) -> bool:
     """Whether all checks hold in time, tried again until then."""
     deadline = time.monotonic() + within_seconds
+    last = ""
     while time.monotonic() < deadline:
         try:
             if all(check() for check in checks):
                 return True
         except _NOT_YET as error:
-            print(f"not yet: {error!r}", file=sys.stderr)
+            if repr(error) != last:
+                last = repr(error)
+                _warn(f"not yet: {last}")
         time.sleep(BETWEEN_SECONDS)
     return False
 
@@ -106,13 +109,18 @@ def main() -> None:
         GOOD.touch()
         print(f"slot {slots.current()} is good")
         return
-    print(f"slot {slots.current()} is not healthy: back to the other one", file=sys.stderr)
+    _warn(f"slot {slots.current()} is not healthy: back to the other one")
     try:
         with writable(slots.boot):
             slots.give_up()
     except (OSError, CalledProcessError) as error:  # then the loader's count ends the trial
-        print(f"its trial cannot be ended: {error}", file=sys.stderr)
+        _warn(f"its trial cannot be ended: {error}")
     subprocess.run(["systemctl", "reboot"], check=True)
+
+
+def _warn(text: str) -> None:
+    """Into the log, with sd-daemon(3)'s prefix for a warning: those are kept when the board starts again."""
+    print(f"<4>{text}", file=sys.stderr)
 
 
 def _ask(method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,32 @@ def test_elsewhere_nothing_is_asked(asked: Path, tmp_path: Path) -> None:
 
 def test_the_rules_have_the_set_that_is_written_to() -> None:
     assert "ip daddr . tcp dport @asked accept" in RULES.read_text()
+
+
+# As root of a network of its own: a card, a router behind it, the rules, and a datagram from each port to each address.
+SEND = f"""set -e
+ip link set lo up
+ip link add cable type veth peer name router
+ip link set router up
+ip addr add 192.168.1.5/24 dev cable
+ip link set cable up
+ip route add default via 192.168.1.1
+nft -f {RULES}
+exec {sys.executable} -c '
+import socket
+for source in (5353, 5000):
+    for address in ("224.0.0.251", "192.168.1.9", "10.1.2.3", "192.0.2.1", "8.8.8.8"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.bind(("", source))
+            try:
+                one.sendto(b"x", (address, 5353))
+                print(source, address)
+            except PermissionError:
+                pass'
+"""
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("nft", "unshare", "ip"))), reason="the kernel's own judgement needs nft")
+def test_multicast_dns_stays_in_the_building() -> None:
+    sent = subprocess.run(["unshare", "-rn", "sh", "-c", SEND], capture_output=True, text=True, check=True).stdout
+    assert sent.splitlines() == ["5353 224.0.0.251", "5353 192.168.1.9", "5353 10.1.2.3"]

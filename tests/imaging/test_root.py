@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from edgeai.errors import InvalidInput
 from edgeai.imaging.leaks import Machine, find_leaks
 from edgeai.imaging.plan import make_plan
-from edgeai.imaging.root import enable, remove_leftovers, settle
+from edgeai.imaging.root import PROGRAM, enable, remove_leftovers, settle
 from edgeai.imaging.tree import Tree
 from tests.fixtures.images import IMAGES, small_root
 
@@ -74,3 +78,25 @@ def test_the_servers_user_shares_its_id_with_nobody() -> None:
     assert f"\n{user.name}:x:{user.id}:{user.id}:" in tree.entries["etc/passwd"].read().decode()
     with pytest.raises(InvalidInput, match=f"user id {user.id} is taken in etc/passwd"):
         settle(PLAN, tree)
+
+
+@pytest.mark.parametrize(("command", "given", "board"), [
+    ("status", None, "http://127.0.0.1"),
+    ("ask", None, "http://127.0.0.1"),
+    ("status", "clinic", "clinic"),
+    ("import", None, "none"),  # a file that is missing is no model of this board's
+    ("serve", None, "none"),
+])  # fmt: skip
+def test_commands_for_people_find_the_cards_server(tmp_path: Path, command: str, given: str | None, board: str) -> None:
+    (tmp_path / "edgeai").write_text(PROGRAM)
+    for name, script in (
+        ("python3", 'echo "${EDGEAI_BOARD-none}"'),
+        ("setpriv", 'while [ "$1" != python3 ]; do shift; done; exec "$@"'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | ({"EDGEAI_BOARD": given} if given else {})
+    said = subprocess.run(
+        ["sh", tmp_path / "edgeai", command], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == f"{board}\n"
