@@ -1,6 +1,7 @@
 # What U-Boot does on a Raspberry Pi: the good slot starts, or the one that is tried for as long as it has tries left,
 # counted down and saved before it starts. edgeai/appliance/uboot.py writes the sectors 0x800 and, as a copy, 0x1000.
-# A slot that cannot be loaded gives way to the next one.
+# A slot that cannot be loaded gives way to the next one. A system that is tried is told so: edgeai-trial.timer ends what
+# does not end itself.
 setenv part ${devtype} ${devnum}:${distro_bootpart}
 setenv block 0x3000000
 setenv kernel 0x4000000
@@ -25,7 +26,9 @@ for slot in ${order} a b; do
     if test -e ${part} /${slot}/release.json && load ${part} ${block} /${slot}/cmdline.env; then
         echo edgeai: starting slot ${slot}
         env import -t ${block} ${filesize} bootargs
-        setenv bootargs ${bootargs} initrd=/${slot}/initrd.img
+        setenv trial
+        if test ${slot} = ${try}; then setenv trial edgeai.trial; fi
+        setenv bootargs ${bootargs} ${trial} initrd=/${slot}/initrd.img
         load ${part} ${kernel} /${slot}/vmlinuz && test ${filesize} != 0 && bootefi ${kernel} ${fdt_addr}
     fi
 done

@@ -14,7 +14,7 @@ from edgeai.imaging.boot import _GRUB_MODULES
 from tests.fixtures.images import IMAGES
 
 UNITS = IMAGES / "overlay/usr/lib/systemd/system"
-GRUB = (IMAGES / "boot/grub.cfg").read_text()
+GRUB, UBOOT = ((IMAGES / "boot" / name).read_text() for name in ("grub.cfg", "uboot.cmd"))
 MODULES = {  # in which of GRUB's modules a command is
     **dict.fromkeys(("load_env", "save_env"), "loadenv"),
     **dict.fromkeys(("linux", "initrd", "boot"), "linux"),
@@ -49,6 +49,8 @@ def test_grub_understands_its_configuration() -> None:
 def test_a_trial_ends_even_if_python_is_broken() -> None:
     [word] = values("edgeai-trial.timer", "ConditionKernelCommandLine")
     assert f"set trial={word}" in GRUB
+    assert f"setenv trial {word}" in UBOOT
+    assert "setenv bootargs ${bootargs} ${trial} " in UBOOT
     assert re.search(r"(?m)^linux .* \$trial$", GRUB)
     assert values("edgeai-trial.service", "ConditionPathExists") == [f"!{health.GOOD}"]
     [command] = values("edgeai-trial.service", "ExecStart")
