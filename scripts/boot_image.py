@@ -16,6 +16,9 @@ from boot_checks import CHECKS
 from boot_lab import Lab
 from boot_machine import Emulator, Machine, make_key, unpack_image
 from boot_raspberry import RaspberryPi
+from boot_uboot import UBOOT_CHECKS
+
+ALL_CHECKS = CHECKS | UBOOT_CHECKS
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, default=50, help="how often the power is cut")
     parser.add_argument("--patience", type=float, default=1.0, help="multiplies all time limits")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments at which power is cut")
-    parser.add_argument("--only", choices=CHECKS, action="append", help="this check; several times for several")
+    parser.add_argument("--only", choices=ALL_CHECKS, action="append", help="this check; several times for several")
     parser.add_argument("--json", type=Path, help="also write what was found there")
     parser.add_argument("--work", type=Path, help="an empty or new folder: disk, console and captures stay there")
     args = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> None:
         machine = Machine(emulator, image, args.card << 30, work, make_key(work), args.patience)
         lab = Lab(machine, args.cuts, args.seed)
         try:
-            lab.run({name: CHECKS[name] for name in args.only or CHECKS})
+            lab.run({name: ALL_CHECKS[name] for name in args.only or (UBOOT_CHECKS if pi else CHECKS)})
         finally:
             machine.cut()
     print(lab.table())

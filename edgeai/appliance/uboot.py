@@ -9,6 +9,7 @@ the state.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -61,10 +62,12 @@ class UBoot:
 
     def _values(self) -> dict[str, str]:
         """The state, or its copy, which a cut may have left one change behind."""
-        with self.disk.open("rb") as file:
+        with self.disk.open("rb", buffering=0) as file:
             for place in PLACES:
-                file.seek(place * SECTOR_BYTES)
-                values = parse_environment(file.read(SECTOR_BYTES))
+                try:
+                    values = parse_environment(os.pread(file.fileno(), SECTOR_BYTES, place * SECTOR_BYTES))
+                except OSError:  # a bad sector is what the copy is for
+                    continue
                 if values is not None:
                     return values
         raise StateDamaged(f"{self.disk} does not say which system is good", "write the image to the card again")

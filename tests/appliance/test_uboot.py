@@ -64,6 +64,19 @@ def test_a_bad_sector_leaves_the_copy(loader: UBoot) -> None:
         loader.read()
 
 
+def test_a_sector_that_cannot_be_read_leaves_the_copy(loader: UBoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    pread = os.pread
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if offset == PLACES[0] * 512:
+            raise OSError(5, "Input/output error")
+        return pread(descriptor, size, offset)
+
+    loader.set_trial("b")
+    monkeypatch.setattr(os, "pread", failing)
+    assert loader.read() == Choice("a", "b", 3)
+
+
 def test_a_cut_between_state_and_copy_leaves_the_new_state(loader: UBoot, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite, places = os.pwrite, []
 

@@ -1,0 +1,78 @@
+"""U-Boot of a Raspberry Pi, seen from outside: the card is prepared here, and it and the console tell what happened."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from boot_lab import Lab, require
+from boot_machine import partition
+from boot_system import extract_root
+
+from edgeai.appliance.loader import TRIES, Choice
+from edgeai.appliance.uboot import UBoot
+
+COMMAND_LINE = "cmdline.env"
+_STARTED = re.compile(r"edgeai: starting slot ([ab])")
+
+
+def try_b(disk: Path, work: Path, *, with_root: bool) -> None:
+    """Put slot a's system into slot b of a new card, all but its root if that is to be missing, and have it tried."""
+    start, _ = partition(disk, 1)
+    fat = ["-i", f"{disk}@@{start}"]
+    slot = work / "slot"
+    subprocess.run(["mcopy", "-s", "-n", *fat, "::a", str(slot)], check=True)
+    line = (slot / COMMAND_LINE).read_text()
+    (slot / COMMAND_LINE).write_text(re.sub("(root=\\S+)-02", "\\1-03", line).replace("slot=a", "slot=b"))
+    subprocess.run(["mcopy", "-o", *fat, *map(str, slot.iterdir()), "::b/"], check=True)
+    shutil.rmtree(slot)
+    if with_root:
+        root = extract_root(disk, work / "root.erofs")
+        with disk.open("r+b") as file, root.open("rb") as source:
+            file.seek(partition(disk, 3)[0])
+            shutil.copyfileobj(source, file)
+        root.unlink()
+    UBoot(disk).set_trial("b")
+
+
+def rollback(lab: Lab) -> None:
+    """A system in slot b without a root is started three times, then a again, which gets ready."""
+    machine = lab.machine
+    try_b(machine.disk, machine.work, with_root=False)
+    machine.start()
+    await_that(lab, lambda: len(started(lab)) > TRIES, 1200)
+    require(started(lab) == ["b"] * TRIES + ["a"], f"U-Boot started {started(lab)}")
+    require(UBoot(machine.disk).read() == Choice("a", "b", 0), f"U-Boot is told {UBoot(machine.disk).read()}")
+    lab.note("a system without a root: what U-Boot started", ", ".join(started(lab)))
+    lab.note("seconds from switching on to ready after that", round(machine.ready_after(within=1800)))
+
+
+def commit(lab: Lab) -> None:
+    """A sound system in slot b is started, and makes itself the good one on the card."""
+    machine = lab.machine
+    machine.fresh_card()
+    try_b(machine.disk, machine.work, with_root=True)
+    machine.start()
+    await_that(lab, lambda: UBoot(machine.disk).read() == Choice("b"), 900)
+    require(started(lab) == ["b"], f"U-Boot started {started(lab)}")
+    lab.note("a sound system: seconds until it is good", round(time.monotonic() - machine.started))
+
+
+def started(lab: Lab) -> list[str]:
+    """The slots that U-Boot has started since the machine was switched on, by the console."""
+    return _STARTED.findall((lab.machine.work / "serial.log").read_text(errors="replace"))
+
+
+def await_that(lab: Lab, holds: Callable[[], bool], within: float) -> None:
+    """Wait until something holds. Raises RuntimeError."""
+    deadline = time.monotonic() + within * lab.machine.patience
+    while not holds():
+        require(time.monotonic() < deadline, f"it did not come; U-Boot started {started(lab)}")
+        time.sleep(1)
+
+
+UBOOT_CHECKS: dict[str, Callable[[Lab], None]] = {"u-boot-rollback": rollback, "u-boot-commit": commit}
