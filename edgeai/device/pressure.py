@@ -36,7 +36,11 @@ class Reading:
 
 
 class MemoryGauge:
-    """Reads the machine and the control group that had the least left when the gauge was made."""
+    """Reads the machine and the control group that had the least left when the gauge was made.
+
+    Where a file cannot be read for once, for descriptors may be used up and groups removed, the last reading holds.
+    Only the first has to succeed: raises OSError or ValueError where /proc is not Linux's.
+    """
 
     def __init__(self, *, proc: Path = PROC, group: MemoryGroup | None = None) -> None:
         self._meminfo = proc / "meminfo"
@@ -44,20 +48,35 @@ class MemoryGauge:
         self.limited = self._group is not None
         self.pressure = pressure_file(self._group, proc)  # what a `PressureWatch` can wait for
         self._waited, self._read_at = stalled_seconds(self.pressure), time.monotonic()
+        self._last: tuple[int, MemoryGroup | None] | None = None
 
     def available(self) -> int:
         """`Reading.available` alone, for another thread than the one that reads."""
         return self._available()[0]
 
     def _available(self) -> tuple[int, MemoryGroup | None]:
+        try:
+            available = available_bytes(self._meminfo)
+        except OSError as error:
+            if self._last is None:
+                raise
+            log.debug("memory cannot be read now: %s", error)
+            return self._last
         group = read_memory_group(self._group.folder) if self._group else None
-        available = available_bytes(self._meminfo)
-        return (available if group is None else min(available, group.left)), group
+        self._last = (available if group is None else min(available, group.left)), group
+        return self._last
+
+    def _stalled_seconds(self) -> float:
+        try:
+            return stalled_seconds(self.pressure)
+        except OSError as error:
+            log.debug("stalls cannot be read now: %s", error)
+            return self._waited
 
     def read(self) -> Reading:
         """The state now; takes some tens of microseconds."""
         available, group = self._available()
-        waited, now = stalled_seconds(self.pressure), time.monotonic()
+        waited, now = self._stalled_seconds(), time.monotonic()
         stalled = (waited - self._waited) / max(1e-3, now - self._read_at)
         self._waited, self._read_at = waited, now
         return Reading(available, min(1.0, max(0.0, stalled)), group.kills if group else 0)

@@ -132,8 +132,11 @@ class AsyncEngine:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def limit() -> None:
-            self._engine.memory.share(kv_bytes)
-            loop.call_soon_threadsafe(done.set)
+            try:
+                self._engine.memory.share(kv_bytes)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop was closed; nobody is waiting any more
+                    loop.call_soon_threadsafe(done.set)
 
         self._commands.put(limit)
         if not self._closing:  # else nobody obeys any more, and the memory is free soon
@@ -153,22 +156,23 @@ class AsyncEngine:
         pin_thread(self._engine.settings.cpus)
         self._pages.read()  # by loading
         while not self._closing:
-            self._obey(wait=not self._engine.has_work)
-            self._pages.release_if_due()
-            if self._engine.has_work:
-                self._pages.read()
-            self._heed_power()
-            began = self._beat = time.monotonic()
             try:
-                outputs = self._engine.step()
-            except Exception as error:
+                self._round()
+            except Exception as error:  # whatever it was: those who come next find an engine
                 log.exception("a step failed")
                 self._fail_all(error)
-            else:
-                self._deliver(outputs)
-                self._deliver_failures()
-            self._rest(time.monotonic() - began)
         self._end()
+
+    def _round(self) -> None:
+        self._obey(wait=not self._engine.has_work)
+        self._pages.release_if_due()
+        if self._engine.has_work:
+            self._pages.read()
+        self._heed_power()
+        began = self._beat = time.monotonic()
+        self._deliver(self._engine.step())
+        self._deliver_failures()
+        self._rest(time.monotonic() - began)
 
     def _heed_power(self) -> None:
         """Let no more sequences begin than it allows now."""
@@ -210,19 +214,25 @@ class AsyncEngine:
         self._heed_power()  # which may have changed since the last step
         try:
             self._engine.add(request_id, prompt, params, adapter, terms)
-        except EdgeaiError as error:
-            self._send({request_id: [error]})
+        except Exception as error:  # concerns nobody else
+            if not isinstance(error, EdgeaiError):
+                log.exception("a request could not be taken")
+            self._send({request_id: [_as_failure(error)]})
 
     def _cancel(self, request_id: str) -> None:
         self._streams.pop(request_id, None)
         self._engine.cancel(request_id)
 
     def _fail_all(self, error: Exception) -> None:
-        failure = error if isinstance(error, EdgeaiError) else EdgeaiError(f"the engine failed: {error}")
-        for request_id in self._streams:
-            self._engine.cancel(request_id)
+        failure = _as_failure(error)
         self._send({request_id: [failure] for request_id in self._streams})
+        failed = list(self._streams)
         self._streams.clear()
+        for request_id in failed:
+            try:
+                self._engine.cancel(request_id)
+            except Exception:  # the others leave all the same
+                log.exception("a request could not be taken out")
 
     def _deliver(self, outputs: Sequence[tuple[str, TokenOutput]]) -> None:
         news: dict[str, list[Event]] = defaultdict(list)
@@ -245,6 +255,11 @@ class AsyncEngine:
         for loop, batch in batches.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed; nobody is listening any more
                 loop.call_soon_threadsafe(_put_all, batch)
+
+
+def _as_failure(error: Exception) -> EdgeaiError:
+    """What the client of a request that ended so is told."""
+    return error if isinstance(error, EdgeaiError) else EdgeaiError(f"the engine failed: {error}")
 
 
 def _check_power(restraint: Restraint, terms: Terms) -> None:

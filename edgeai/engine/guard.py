@@ -7,12 +7,16 @@ computed again, with less.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 
 INTERVAL = 0.025  # seconds between looks, while a run is under way
+FAILED_INTERVAL = 1.0  # seconds without a look after one that failed, so that the log does not fill the disk
+
+log = logging.getLogger("edgeai.memory")
 
 
 class RunGuard:
@@ -53,6 +57,10 @@ class RunGuard:
             if self._closed:
                 return
             time.sleep(INTERVAL)
-            with self._looking:
-                if self._working.is_set() and self._scarce():
-                    self._interrupt()
+            try:
+                with self._looking:
+                    if self._working.is_set() and self._scarce():
+                        self._interrupt()
+            except Exception:  # runs go on, and the next look may see something
+                log.exception("memory could not be looked at")
+                time.sleep(FAILED_INTERVAL)

@@ -47,6 +47,22 @@ def test_a_reading_is_the_tighter_of_machine_and_group(tmp_path: Path) -> None:
     assert gauge.read().available == 512000
 
 
+def test_what_cannot_be_read_for_once_is_as_it_was(tmp_path: Path) -> None:
+    """A process may have no descriptors left for a moment; a group may be removed with its files."""
+    proc, box = machine(tmp_path / "proc", available_kib=1000, stalled_us=0), tmp_path / "box"
+    write(box, {"memory.max": "900000", "memory.current": "800000", "memory.pressure": PSI.format(0, 0)})
+    gauge = MemoryGauge(proc=proc, group=group(box))
+    assert gauge.read().available == 100000
+    (proc / "meminfo").rename(proc / "away")
+    (box / "memory.pressure").unlink()
+    assert (gauge.read().available, gauge.read().stalled, gauge.available()) == (100000, 0, 100000)
+    (proc / "away").rename(proc / "meminfo")
+    write(box, {"memory.current": "700000"})
+    assert gauge.read().available == 200000
+    with pytest.raises(OSError, match="meminfo"):
+        MemoryGauge(proc=tmp_path / "nothing", group=group(box)).read()
+
+
 def test_stalls_are_a_share_of_the_time_since_the_last_reading(tmp_path: Path) -> None:
     proc, box = machine(tmp_path / "proc", available_kib=1000, stalled_us=5_000_000), tmp_path / "box"
     gauge = MemoryGauge(proc=proc, group=group(box))

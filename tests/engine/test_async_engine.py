@@ -222,6 +222,74 @@ def test_a_failing_step_fails_its_requests_only(run, error, raised, words, caplo
     run(scenario, max_queue=64)
 
 
+def failing_once(error: Exception, working: Callable[..., Any]) -> Callable[..., Any]:
+    """A stand-in that fails the first time, and from then on is what it stands for."""
+    failures = [error]
+
+    def call(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return working(*arguments)
+
+    return call
+
+
+def test_a_request_that_cannot_be_taken_fails_alone(run, caplog) -> None:
+    """Taking one opens files of the kernel, say, and descriptors may be used up."""
+
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        first = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(first)
+        inner.memory.check = failing_once(OSError(24, "too many open files"), inner.memory.check)  # type: ignore[method-assign]
+        with pytest.raises(EdgeaiError, match="too many open files"):
+            await anext(engine.generate(PROMPTS[1], GREEDY))
+        assert await collect(engine.generate(PROMPTS[1], GREEDY))
+        assert await anext(first)
+        await first.aclose()
+        assert "a request could not be taken" in caplog.text
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("failing", ["commands", "pages", "power"])
+def test_what_fails_between_steps_does_not_end_the_engine(run, failing: str, caplog) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        expected = await collect(engine.generate(PROMPTS[0], GREEDY))
+        first = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(first)
+        error = RuntimeError("out of luck")
+        if failing == "commands":
+            inner.cancel = failing_once(error, inner.cancel)  # type: ignore[method-assign]
+            engine._commands.put(lambda: engine._cancel("nobody"))
+        elif failing == "pages":
+            engine._pages.release_if_due = failing_once(error, lambda: None)  # type: ignore[method-assign]
+        else:
+            engine._allowed_rows = failing_once(error, engine._allowed_rows)  # type: ignore[method-assign]
+        with pytest.raises(EdgeaiError, match="the engine failed: out of luck"):
+            await collect(first)
+        assert engine.alive
+        assert await collect(engine.generate(PROMPTS[0], GREEDY)) == expected
+        assert not inner.runner.arena.occupied
+        assert "a step failed" in caplog.text
+
+    run(scenario)
+
+
+def test_requests_that_cannot_be_taken_out_do_not_end_the_engine(run, caplog) -> None:
+    async def scenario(engine: AsyncEngine, inner: Engine) -> None:
+        first = engine.generate(PROMPTS[0], ENDLESS)
+        await anext(first)
+        inner.cancel = failing_once(RuntimeError("twice"), inner.cancel)  # type: ignore[method-assign]
+        inner.step = failing_once(RuntimeError("out of luck"), inner.step)  # type: ignore[method-assign]
+        with pytest.raises(EdgeaiError, match="out of luck"):
+            await collect(first)
+        await until(lambda: idle(engine))  # the client takes it out once more
+        assert await collect(engine.generate(PROMPTS[0], GREEDY))
+        assert "a request could not be taken out" in caplog.text
+
+    run(scenario)
+
+
 def test_closing_ends_what_runs_and_refuses_the_rest(run) -> None:
     async def scenario(engine: AsyncEngine, inner: Engine) -> None:
         tasks = [asyncio.create_task(collect(engine.generate(prompt, ENDLESS))) for prompt in PROMPTS]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
+from edgeai.engine import guard as guards
 from edgeai.engine.guard import INTERVAL, RunGuard
 from tests.fixtures.patience import PATIENCE, eventually
 
@@ -35,3 +38,23 @@ def test_a_run_is_interrupted_until_it_ends() -> None:
     seen = len(interrupts)
     time.sleep(4 * INTERVAL)
     assert len(interrupts) == seen
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guards, "FAILED_INTERVAL", INTERVAL)
+    interrupts: list[None] = []
+    looks = iter([OSError(24, "too many open files"), MemoryError()])
+
+    def look() -> bool:
+        failure = next(looks, None)
+        if failure is not None:
+            raise failure
+        return True
+
+    guard = RunGuard(look, lambda: interrupts.append(None))
+    with guard:
+        assert eventually(lambda: bool(interrupts))
+    guard.close()
+    assert caplog.text.count("memory could not be looked at") == 2
