@@ -65,6 +65,7 @@ class PrefixReuse:
             self._found.extend(found)
         if self._store is None:
             return
+        self._store.run(found)  # in memory or not, they count as used there too
         keys = self._store.run(self._keys(sequence, len(sequence.tokens) - 1)[len(found) :])
         if keys:
             size = self._cache.block_tokens

@@ -15,14 +15,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import shutil
 import stat
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from edgeai.errors import OutOfDisk
@@ -79,6 +82,7 @@ class BlockStore:
         self._queued: set[bytes] = set()
         self._paused_until = 0.0
         self._loaded = self._written = self._damaged = 0
+        self._release: Callable[[], object] = lambda: None
         self._prepare()
         self._blocks: OrderedDict[bytes, None] = OrderedDict.fromkeys(self._found())  # least recently used first
         self._day, self._spent = self._read_ledger()
@@ -88,7 +92,10 @@ class BlockStore:
     def _prepare(self) -> None:
         try:
             self._make_folder()
+            self._release = weakref.finalize(self, os.close, durable.shared_folder(self.folder))
             durable.clean_stale(self.folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.folder / LEDGER_NAME)  # for `remove_unused`
         except OSError as error:  # such as a disk that can only be read: what is on it may still be used
             self._pause("preparing the folder of", error)
 
@@ -133,6 +140,7 @@ class BlockStore:
             log.warning("a stored KV block was damaged and is removed: %s", self._path(key).name)
             self._remove(key)
             return None
+        self._note_use(key)
         with self._lock:
             self._loaded += 1
         return block
@@ -163,41 +171,57 @@ class BlockStore:
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=timeout)
             self._writer.join(timeout)
+        self._release()
 
     def stats(self) -> BlockStoreStats:
         held = len(self._blocks)
-        spent = 0 if self._today() > self._day else self._spent
+        with self._lock:
+            self._turn_day()
+            spent = self._spent
         return BlockStoreStats(held, held * self.block_bytes, self._loaded, self._written, self._damaged, spent)
 
     def _write_all(self) -> None:
+        self._make_room(0)  # the bound may be lower than it was
         while True:
             item = self._queue.get()
             try:
                 if item is None:
                     return
                 self._write(*item)
-                self._queued.discard(item[0])
+            except (OSError, OutOfDisk) as error:
+                self._pause("writing", error)
+            except Exception as error:  # whatever it was: later ones may be written
+                log.exception("a KV block could not be written")
+                self._pause("writing", error)
             finally:
+                if item is not None:
+                    self._queued.discard(item[0])
                 self._queue.task_done()
 
     def _write(self, key: bytes, block: Array) -> None:
         if self._paused or not self._affordable(self._daily_bytes):
             return
-        try:
-            self._make_folder()
-            self._spend(self.block_bytes)
-            self._make_room()
-            durable.write_file(self._path(key), self._form.pack(key, block), size=self.block_bytes)
-        except (OSError, OutOfDisk) as error:
-            self._pause("writing", error)
-            return
+        self._make_folder()
+        self._spend(self.block_bytes)
+        self._make_room(1)
+        durable.write_file(self._path(key), self._form.pack(key, block), size=self.block_bytes)
         with self._lock:
             self._blocks[key] = None
         self._written += 1
 
-    def _make_room(self) -> None:
-        while len(self._blocks) >= self._most:
-            self._remove(next(iter(self._blocks)))
+    def _make_room(self, blocks: int) -> None:
+        """Have the longest unused leave, so that `blocks` more are within the bound."""
+        with self._lock:
+            oldest = list(islice(self._blocks, max(0, len(self._blocks) + blocks - self._most)))
+        for key in oldest:
+            self._remove(key)
+
+    def _note_use(self, key: bytes) -> None:
+        """Have the file tell the next start that it was used: once a day, for cards wear."""
+        path = self._path(key)
+        with contextlib.suppress(OSError):  # a disk that can only be read keeps the order it has
+            if abs(self._clock() - path.stat().st_mtime) > DAY:
+                os.utime(path)
 
     def _found(self) -> list[bytes]:
         """Keys of the files that are there, the longest unused first. Files of a wrong size are removed."""
@@ -212,7 +236,7 @@ class BlockStore:
             if status.st_size != self.block_bytes:
                 self._unlink(path)
                 continue
-            # A chain is written head first, within moments: its tail counts as used before its head.
+            # A chain is written and read head first, within moments: its tail counts as used before its head.
             found.append((status.st_mtime // SAME_USE_SECONDS, -status.st_mtime_ns, key))
         return [key for _, _, key in sorted(found)]
 
@@ -248,16 +272,26 @@ class BlockStore:
 
     def _affordable(self, budget: int) -> bool:
         """Whether one more block fits what may be written today."""
-        spent = 0 if self._today() > self._day else self._spent
-        return spent + self.block_bytes <= budget
+        with self._lock:
+            self._turn_day()
+            return self._spent + self.block_bytes <= budget
 
     def _spend(self, size: int) -> None:
         """Count before writing: a power cut may then cost budget, but never exceed it."""
-        if self._today() > self._day:
+        with self._lock:
+            self._turn_day()
+            self._spent += size
+            ledger = {"day": self._day, "bytes": self._spent}
+        durable.write_file(self.folder / LEDGER_NAME, json.dumps(ledger).encode())
+
+    def _turn_day(self) -> None:
+        """Begin a new day if it is one; with the lock held. A clock that is set back begins none, but the next day is
+        one: else nothing might be written for years.
+        """
+        today = self._today()
+        if today > self._day:
             self._spent = 0
-        self._day = self._today()  # a clock that is set back starts no new day, but the next one does
-        self._spent += size
-        durable.write_file(self.folder / LEDGER_NAME, json.dumps({"day": self._day, "bytes": self._spent}).encode())
+        self._day = today
 
     def _read_ledger(self) -> tuple[int, int]:
         """Day and bytes written on it. A ledger from the future is one from before the clock was corrected."""
@@ -270,10 +304,12 @@ class BlockStore:
 
 
 def remove_unused(root: Path, *, keep: str) -> None:
-    """Remove the folders of other packages and formats in which nothing was written for a month."""
+    """Remove the folders of other packages and formats that nobody has open, and opened or wrote to for a month."""
     if not root.is_dir():
         return
     for folder in root.iterdir():
         ledger = folder / LEDGER_NAME
-        if folder.name != keep and ledger.is_file() and time.time() - ledger.stat().st_mtime > UNUSED_SECONDS:
+        if folder.name == keep or not ledger.is_file() or time.time() - ledger.stat().st_mtime <= UNUSED_SECONDS:
+            continue
+        with contextlib.suppress(OSError), durable.locked_folder(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed now is tried again at the next start

@@ -205,6 +205,17 @@ def locked_folder(path: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
+def shared_folder(path: Path) -> int:
+    """A descriptor that keeps others from holding a folder alone, until it is closed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one atomic step (Linux's renameat2); False where the system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ import numpy as np
 import pytest
 
 from edgeai.package import durable
-from edgeai.package.block_store import DAY, LEDGER_NAME, PAUSE_SECONDS, BlockStore
+from edgeai.package.block_store import DAY, LEDGER_NAME, PAUSE_SECONDS, UNUSED_SECONDS, BlockStore, remove_unused
 from edgeai.package.kv_blocks import HEADER, BlockFormat
-from tests.fixtures.patience import PATIENCE
+from tests.fixtures.patience import PATIENCE, eventually
 
 SHAPE = (2, 2, 4)
 FORM = BlockFormat(SHAPE)
@@ -127,6 +128,30 @@ def test_after_a_restart_tails_leave_before_heads(tmp_path: Path, opened: list[B
     assert held(store) == [1, 2, 4]
 
 
+def test_after_a_restart_what_was_loaded_counts_as_used_however_old_it_is(
+    tmp_path: Path, opened: list[BlockStore]
+) -> None:
+    now = Clock()
+    now.now = time.time()
+    fill(open_store(tmp_path, opened, now), 1, 2, 3)
+    for days, number in ((10, 1), (5, 2), (0, 3)):
+        os.utime(tmp_path / "kv" / f"{key(number).hex()}.kv", (now.now - days * DAY,) * 2)
+    written = [path.stat().st_mtime_ns for path in files(tmp_path) if path.stem == key(3).hex()]
+    assert held(open_store(tmp_path, opened, now)) == [1, 2, 3]
+    assert [path.stat().st_mtime_ns for path in files(tmp_path) if path.stem == key(3).hex()] == written  # once a day
+    os.utime(tmp_path / "kv" / f"{key(2).hex()}.kv", (now.now - 5 * DAY,) * 2)  # as if it had not been
+    store = open_store(tmp_path, opened, now, disk_bytes=3 * SIZE)
+    fill(store, 4)
+    assert held(store) == [1, 3, 4]
+
+
+def test_a_lower_bound_holds_from_the_start(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
+    fill(open_store(tmp_path, opened, clock), 1, 2, 3, 4)
+    store = open_store(tmp_path, opened, clock, disk_bytes=2 * SIZE)
+    assert eventually(lambda: len(files(tmp_path)) == 2)
+    assert store.stats().blocks == 2
+
+
 def test_no_more_is_written_in_a_day_than_the_budget(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
     store = open_store(tmp_path, opened, clock, daily_bytes=2 * SIZE + SIZE // 2)
     fill(store, 1, 2)
@@ -178,6 +203,19 @@ def test_a_clock_that_is_corrected_while_the_store_is_open_does_not_stop_writing
     clock.now += DAY
     fill(store, 3)
     assert held(store) == [1, 2, 3]
+
+
+def test_a_spent_budget_does_not_outlast_a_clock_that_is_set_back(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    clock.now += 5000 * DAY
+    store = open_store(tmp_path, opened, clock, daily_bytes=SIZE)
+    fill(store, 1)
+    clock.now -= 5000 * DAY
+    assert not store.offer(key(2), block(2))
+    clock.now += DAY
+    fill(store, 2)
+    assert held(store) == [1, 2]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"day": "x", "bytes": 1}', b"\xff\xfe"])
@@ -245,6 +283,46 @@ def test_a_full_or_failing_disk_stops_writing_for_a_while(
     fill(store, 2)
     assert held(store) == [1, 2]
     assert len(files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("of the test")])
+def test_whatever_fails_costs_one_block_and_a_while(
+    tmp_path: Path,
+    opened: list[BlockStore],
+    clock: Clock,
+    failure: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = open_store(tmp_path, opened, clock)
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockFormat, "pack", fail)
+        assert store.offer(key(1), block(1))
+        store.flush()
+    assert type(failure).__name__ in caplog.text  # where it came from
+    assert not store.offer(key(1), block(1))
+    clock.now += PAUSE_SECONDS + 1
+    fill(store, 1)
+    assert held(store) == [1]
+
+
+def test_the_longest_unused_is_looked_for_while_nobody_changes_the_order(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    store = open_store(tmp_path, opened, clock, disk_bytes=2 * SIZE)
+
+    class Watched(OrderedDict[bytes, None]):
+        def __iter__(self) -> Iterator[bytes]:
+            assert store._lock.locked()  # another thread may `touch` at any moment
+            return super().__iter__()
+
+    store._blocks = Watched()
+    fill(store, 1, 2, 3)
+    assert held(store) == [2, 3]
 
 
 def test_a_pause_does_not_outlast_a_clock_that_is_set_back(
@@ -334,6 +412,43 @@ def test_offers_never_wait_and_are_dropped_when_the_writer_is_behind(
     assert 2 <= sum(taken) <= 4
     store.flush()
     assert held(store) == [number for number in range(20) if taken[number]]
+
+
+def aged(folder: Path) -> Path:
+    """A folder of blocks that were written long ago."""
+    with contextlib.closing(BlockStore(folder, FORM, disk_bytes=PLENTY, daily_bytes=PLENTY)) as store:
+        fill(store, 1)
+    long_ago = time.time() - UNUSED_SECONDS - DAY
+    os.utime(folder / LEDGER_NAME, (long_ago, long_ago))
+    return folder
+
+
+def test_folders_that_nobody_used_for_a_month_are_removed(tmp_path: Path) -> None:
+    unused, own, foreign = aged(tmp_path / "unused"), aged(tmp_path / "own"), tmp_path / "foreign"
+    foreign.mkdir()
+    remove_unused(tmp_path, keep="own")
+    assert not unused.exists()
+    assert own.exists()
+    assert foreign.exists()
+
+
+def test_a_folder_that_was_only_read_from_is_in_use(tmp_path: Path) -> None:
+    folder = aged(tmp_path / "read")
+    with contextlib.closing(BlockStore(folder, FORM, disk_bytes=PLENTY, daily_bytes=PLENTY)) as store:
+        assert held(store) == [1]
+    remove_unused(tmp_path, keep="other")
+    assert folder.exists()
+
+
+def test_a_folder_that_is_open_stays_however_long_that_lasts(tmp_path: Path) -> None:
+    folder = aged(tmp_path / "open")
+    with contextlib.closing(BlockStore(folder, FORM, disk_bytes=PLENTY, daily_bytes=PLENTY)) as store:
+        long_ago = time.time() - UNUSED_SECONDS - DAY
+        os.utime(folder / LEDGER_NAME, (long_ago, long_ago))
+        remove_unused(tmp_path, keep="other")
+        assert held(store) == [1]
+    remove_unused(tmp_path, keep="other")
+    assert not folder.exists()
 
 
 class PowerCut(BaseException):
