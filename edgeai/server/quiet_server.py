@@ -10,6 +10,7 @@ import uvicorn
 
 from edgeai.config import ServerSettings
 from edgeai.server.admission import Admission, CountedListener
+from edgeai.server.signals import waking
 
 
 class QuietServer(uvicorn.Server):
@@ -64,5 +65,6 @@ class QuietServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._take_hangup()  # if it was told before the loop was known
         await self.on_tick(0)  # once, for the headers that every answer has
-        if not self._stopping:  # if it was set before the loop was known
-            await self._woken.wait()
+        with waking(self._loop):
+            if not self._stopping:  # if it was set before the loop was known
+                await self._woken.wait()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Stoppable(Protocol):
@@ -83,6 +87,30 @@ def on_hangup(call: Callable[[], None], server: Stoppable) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
+def waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have every signal wake the loop, so that its handler runs at once.
+
+    Python only notes a signal where it comes, and runs the handler in the main thread's next instruction. If it comes
+    to another thread, or to the main one in the moment before it falls asleep in the loop, there is none until
+    something else wakes it, which may be never in a server that sleeps while it has nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        loop.add_reader(reading, reading.recv, 4096)
+        try:
+            yield
+        finally:
+            loop.remove_reader(reading)
+            signal.set_wakeup_fd(before)
 
 
 def _has_terminal() -> bool:

@@ -19,10 +19,14 @@ from tests.server.scripted import ScriptedModel
 from tests.server.serving import serving
 
 PROGRAM = """
-import sys
+import signal, sys, threading
 from edgeai.config import ServerSettings
 from edgeai.server.serve import serve
 limits = dict(threads=2, kv_budget_bytes=1 << 27, kv_disk_bytes=1 << 27)
+def take_signals():
+    for number in sys.stdin:
+        signal.pthread_kill(threading.get_ident(), int(number))
+threading.Thread(target=take_signals, daemon=True).start()
 serve(ServerSettings(port=0, model=sys.argv[1], check="never", **limits))
 """
 SWITCHES = re.compile(r"^(?:non)?voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
@@ -47,11 +51,15 @@ def answer(url: str, tokens: int) -> None:
         assert "[DONE]" in "".join(response.iter_text())
 
 
-def test_nothing_wakes_at_rest(tmp_path: Path) -> None:
+def test_nothing_wakes_at_rest_but_a_signal_whichever_thread_it_comes_to(tmp_path: Path) -> None:
     package: Package = float_package(tmp_path)
     command = [sys.executable, "-c", PROGRAM, str(package.path)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"EDGEAI_HOME": str(tmp_path)}
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"EDGEAI_HOME": str(tmp_path)},
     )
     try:
         assert process.stderr is not None
@@ -62,8 +70,8 @@ def test_nothing_wakes_at_rest(tmp_path: Path) -> None:
         answer(url[0], tokens=8)
         assert switches(process.pid) > before + 8  # a token takes some: they are counted
         assert eventually(lambda: sleeps(process.pid))  # once what the answer left behind is done
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
+        process.communicate(f"{int(signal.SIGTERM)}\n", timeout=PATIENCE)
+        assert process.returncode == -signal.SIGTERM
     finally:
         process.kill()
         process.communicate()
