@@ -35,6 +35,7 @@ def plan_for(
         token=shape.token_bytes,
         draft=settings.draft_tokens,
         scales=manifest.quantization.scale_bytes,
+        copies=shape.copies,
     )
     wishes = Wishes(
         context=min(shape.context_length, settings.max_context or shape.context_length),

@@ -31,7 +31,7 @@ PLENTY = 256 * MIB  # with more left for the KV cache than this and than the wei
 class Costs:
     """Bytes: `load` to be taken by loading, `position` of buffers for each position of a run, `row` of logits for each
     row, `token` of KV cache, `peak` what has to be free while loading. `draft` is how many positions a decoding row may
-    have beyond its newest token.
+    have beyond its newest token, `copies` how often a run may copy what the KV cache holds.
     """
 
     load: int
@@ -40,6 +40,7 @@ class Costs:
     token: int
     draft: int = 0
     peak: int = 0
+    copies: int = 0
 
     def scratch(self, rows: int, chunk: int) -> int:
         """Bytes of the buffers of the largest run: a chunk, or the verification of every row's draft."""
@@ -88,7 +89,9 @@ class MemoryPlan:
         )
 
 
-def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int, scales: int = 0) -> Costs:
+def estimate(
+    *, weights: int, hidden: int, vocab: int, token: int, draft: int, scales: int = 0, copies: int = 0
+) -> Costs:
     """Costs of a model that is not loaded: `weights` bytes on disk, `token` bytes of KV cache for a token.
 
     `scales` of the bytes on disk are scales in float32, which take no more memory than half as many in float16, for
@@ -97,12 +100,12 @@ def estimate(*, weights: int, hidden: int, vocab: int, token: int, draft: int, s
     logits = (1 + draft) * vocab * 4
     copied = weights - scales // 2
     peak = copied * LOADING + vocab * TEXT_BYTES + SERVER_BYTES
-    return Costs(copied * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft, peak)
+    return Costs(copied * LOADED[0] // LOADED[1], hidden * SCRATCH_WIDTH, logits, token, draft, peak, copies)
 
 
-def loaded(token: int) -> Costs:
-    """Costs once the model is loaded and has run at its largest: all but the KV cache is paid."""
-    return Costs(0, 0, 0, token)
+def loaded(token: int, copies: int = 0) -> Costs:
+    """Costs once the model is loaded and has run at its largest: all but the KV cache is paid, and copies of it."""
+    return Costs(0, 0, 0, token, copies=copies)
 
 
 def reserve_bytes(memory: Memory) -> int:
@@ -116,7 +119,7 @@ def plan(memory: Memory, costs: Costs, wishes: Wishes) -> MemoryPlan:
     free = memory.available - reserve - costs.load
     rows, chunk = _buffers(free, costs, wishes)
     scratch = costs.scratch(rows, chunk)
-    room = free - scratch
+    room = (free - scratch) // (1 + costs.copies)
     least = min(LEAST_CONTEXT, wishes.context) * costs.token
     if room < least or memory.available < costs.peak:
         raise _too_small(memory, least, reserve, costs)
@@ -182,7 +185,9 @@ def _buffers(free: int, costs: Costs, wishes: Wishes) -> tuple[int, int]:
 
 
 def _too_small(memory: Memory, least: int, reserve: int, costs: Costs) -> OutOfMemory:
-    return _refusal(memory, max(costs.peak, costs.load + costs.scratch(1, LEAST_CHUNK) + least + reserve))
+    return _refusal(
+        memory, max(costs.peak, costs.load + costs.scratch(1, LEAST_CHUNK) + least * (1 + costs.copies) + reserve)
+    )
 
 
 def _refusal(memory: Memory, needed: int) -> OutOfMemory:

@@ -8,6 +8,8 @@ from typing import Literal
 GIB = 1 << 30
 KVType = Literal["float32", "int8"]
 KV_BYTES: dict[KVType, int] = {"float32": 4, "int8": 1}
+Runtime = Literal["fused", "exported", "exported-unpadded"]
+COPIES: dict[Runtime, int] = {"fused": 0, "exported": 4, "exported-unpadded": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,20 @@ class ModelShape:
     head_size: int
     context_length: int
     eos_token_ids: frozenset[int] = frozenset()
-    runtime: Literal["fused", "exported", "exported-unpadded"] = "fused"  # which runner the graph needs
+    runtime: Runtime = "fused"  # which runner the graph needs
     kv_type: KVType = "float32"  # of the graph's cache
 
     @property
     def token_bytes(self) -> int:
         """Bytes that one token takes in the KV cache."""
         return self.num_layers * 2 * self.num_kv_heads * self.head_size * KV_BYTES[self.kv_type]
+
+    @property
+    def copies(self) -> int:
+        """How often a run may copy what running sequences have in the KV cache: exported graphs take all of it and
+        return it, padded to at most twice its length (`exported_runner`).
+        """
+        return COPIES[self.runtime]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ outputs
     present.N.key/value            float [rows, kv_heads, past + new, head_size]
 
 The arena stays the truth: what a row has is copied from it, right-aligned, so that the new tokens of rows of different
-lengths begin in one column; only the new positions are written back. `logits_from` is edgeai's own addition and missing
-where the graph could not be changed.
+lengths begin in one column; only the new positions are written back. Rows of very different lengths run one after the
+other: the copies take no more than `PADDING` times what the rows have, which the plan of memory counts on.
+
+`logits_from` is edgeai's own addition and missing where the graph could not be changed.
 """
 
 from __future__ import annotations
@@ -30,13 +32,14 @@ from numpy.typing import NDArray
 
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
-from edgeai.engine.kv_cache import KVArena
+from edgeai.engine.kv_cache import KVArena, granules
 from edgeai.engine.runner import Logits
 from edgeai.errors import InvalidInput
 from edgeai.onnx_session import OnnxSession
 
 PAST, PRESENT = "past_key_values", "present"
 PARTS = ("key", "value")
+PADDING = 2  # times what a row has; a copy goes in, and one comes out (`ModelShape.copies`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +112,9 @@ class ExportedRunner:
 
     def _run(self, jobs: Sequence[Job], *, every: bool = False) -> list[Logits]:
         """Logits [wanted, vocab_size] of each job: of `every` new position, or of the last."""
-        if self._padded:
-            return self._run_together(jobs, every=every)
         results: dict[int, Logits] = {}
-        by_length = sorted(jobs, key=Job.shape)
-        for _, group in itertools.groupby(by_length, Job.shape):
-            together = list(group)
-            logits = self._run_together(together, every=every)
-            results.update(zip((job.slot for job in together), logits, strict=True))
+        for group in alike(jobs) if self._padded else same(jobs):
+            results.update(zip((job.slot for job in group), self._run_together(group, every=every), strict=True))
         return [results[job.slot] for job in jobs]
 
     def _run_together(self, jobs: Sequence[Job], *, every: bool) -> list[Logits]:
@@ -144,6 +142,22 @@ class ExportedRunner:
         target = self.arena.array[divmod(index, len(PARTS))]
         for row, job in zip(values, jobs, strict=True):
             target[job.slot, :, job.length : job.length + len(job.tokens)] = row[:, : len(job.tokens)]
+
+
+def same(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups that need no padding."""
+    return [list(group) for _, group in itertools.groupby(sorted(jobs, key=Job.shape), Job.shape)]
+
+
+def alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups in which no row is padded to more than `PADDING` times the memory that it has in the arena."""
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=Job.shape, reverse=True):
+        if groups and groups[-1][0].length <= PADDING * granules(job.length + 1):
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups
 
 
 def position_inputs(jobs: Sequence[Job]) -> dict[str, NDArray[np.int64]]:

@@ -30,17 +30,21 @@ def settle(runner: Runner, settings: EngineSettings, context_length: int) -> Eng
     warm_up(runner, settings, chunk, context_length)
     trim_heap()
     wishes = Wishes(context_length, settings.max_rows, chunk, kv_bytes=settings.kv_budget_bytes)
-    made = plan(read_memory(), loaded(runner.shape.token_bytes), wishes)
+    made = plan(read_memory(), loaded(runner.shape.token_bytes, runner.shape.copies), wishes)
     log.info("memory, measured with the model loaded: %s", made.explain())
     return replace(settings, kv_budget_bytes=made.kv_bytes)
 
 
 def warm_up(runner: Runner, settings: EngineSettings, chunk: int, context_length: int) -> None:
-    """A chunk at the context's end, and a verification of every row's longest draft; the KV arena is empty again."""
+    """A chunk at the context's end, and a verification of every row's longest draft; the KV arena is empty again.
+
+    Where runs copy what rows have, all rows together have no more than one context: more may not fit the budget.
+    """
     rows = settings.max_rows
     chunk = min(chunk, context_length)
-    draft = min(settings.draft_tokens, context_length - 1)
-    end = context_length - draft - 1
+    longest = max(1, context_length // rows) if runner.shape.copies else context_length
+    draft = min(settings.draft_tokens, longest - 1)
+    end = longest - draft - 1
     for _ in range(TIMES):
         for row in range(rows):
             runner.arena.grow(row, context_length)  # counted, so that it is given back; few of its pages are written

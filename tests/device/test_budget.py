@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,15 @@ def test_the_second_plan_knows_what_loading_took() -> None:
     assert made.kv_bytes == 300 * MIB - reserve_bytes(memory(0, limit=512 * MIB))
 
 
+@pytest.mark.parametrize("copies", [2, 4])
+def test_copies_of_the_cache_are_part_of_its_price(copies: int) -> None:
+    """Graphs that copy the cache in every run have room for a part of it."""
+    plain, copied = (plan(memory(GIB, limit=GIB), replace(SMOLLM, copies=n), WISHES) for n in (0, copies))
+    assert copied.kv_bytes == pytest.approx(plain.kv_bytes / (1 + copies), rel=0.001)
+    after = plan(memory(300 * MIB, limit=512 * MIB), loaded(46080, copies), WISHES)
+    assert after.kv_bytes * (1 + copies) <= 300 * MIB - after.reserve
+
+
 def test_it_explains_itself() -> None:
     text = plan(memory(430 * MIB, limit=512 * MIB), SMOLLM, WISHES).explain()
     assert text.startswith("430 MiB free: 165 MiB model, ")
@@ -108,6 +119,7 @@ sizes = st.integers(0, 4 * GIB)
         st.integers(0, 4 * MIB),
         st.integers(1, MIB),
         st.integers(0, 16),
+        copies=st.sampled_from([0, 2, 4]),
     ),
     wishes=st.builds(
         Wishes, st.integers(64, 1 << 17), st.integers(1, 64), st.integers(16, 2048), st.none() | sizes, st.booleans()
@@ -120,7 +132,7 @@ def test_a_plan_never_promises_what_is_not_there(
         made = plan(memory(available, limit=limit, total=4 * GIB), costs, wishes)
     except OutOfMemory:
         return
-    assert made.load + made.reserve + made.scratch + made.kv_bytes <= available
+    assert made.load + made.reserve + made.scratch + made.kv_bytes * (1 + costs.copies) <= available
     assert costs.scratch(made.rows, made.chunk) <= made.scratch
     assert 1 <= made.rows <= wishes.rows
     assert min(LEAST_CHUNK, wishes.chunk) <= made.chunk <= wishes.chunk

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgeai.engine.config import EngineSettings
 from edgeai.engine.engine import Engine
-from edgeai.engine.exported_runner import ExportedRunner, Job, position_inputs
+from edgeai.engine.exported_runner import ExportedRunner, Job, alike, position_inputs, same
+from edgeai.engine.kv_cache import granules
 from edgeai.engine.load_runner import load_runner
 from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
@@ -81,6 +82,21 @@ def test_drafts_of_different_lengths_are_verified_together(graph: Path, padded: 
     again = runner.decode([5, 5, 5], [27, 5, 3])  # part of each draft was accepted; the rest is written over
     for row, (ids, length) in zip(again, [(rows[0], 27), (rows[1], 5), (rows[2], 3)], strict=True):
         assert np.abs(row - naive_logits(WEIGHTS, [*ids[:length], 5])[-1]).max() < 1e-4
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 11)), min_size=1, max_size=12))
+def test_copies_take_no_more_than_the_plan_of_memory_counts_on(rows: list[tuple[int, int]]) -> None:
+    jobs = [Job(slot, [5] * new, length) for slot, (length, new) in enumerate(rows)]
+    for grouped, most in ((alike(jobs), replace(SHAPE, runtime="exported").copies), (same(jobs), 2)):
+        assert sorted(job.slot for group in grouped for job in group) == list(range(len(jobs)))
+        for group in grouped:
+            copied = len(group) * max(job.length for job in group)
+            assert 2 * copied <= most * sum(granules(job.length + 1) for job in group)
+
+
+def test_rows_of_about_the_same_length_run_together() -> None:
+    jobs = [Job(0, [5], 900), Job(1, [5], 3), Job(2, [5], 500), Job(3, [5], 120), Job(4, [5], 1000)]
+    assert [[job.slot for job in group] for group in alike(jobs)] == [[4, 0, 2], [3, 1]]
 
 
 def test_padding_is_masked_and_stays_within_the_positions() -> None:
