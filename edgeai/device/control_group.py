@@ -72,9 +72,13 @@ def _reclaimable(stat: dict[str, int], prefix: str) -> int:
 
 def memory_folders(root: Path = ROOT, own: Path = OWN) -> list[Path]:
     """Folders of this process's groups and all above them, of version 2 and of version 1's memory tree."""
+    return _folders("memory", root, own)
+
+
+def _folders(controller: str, root: Path, own: Path) -> list[Path]:
     folders = []
     for controllers, path in _memberships(own):
-        if controllers not in ("", "memory"):
+        if controllers and controller not in controllers.split(","):
             continue
         top = root / controllers
         here = top / path.strip("/")
@@ -83,16 +87,22 @@ def memory_folders(root: Path = ROOT, own: Path = OWN) -> list[Path]:
 
 
 def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
-    """CPUs' worth of time this process may use by version 2's quotas; None without a quota."""
-    quotas = []
-    for folder in memory_folders(root, own):
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
+    """CPUs' worth of time this process may use, by the lowest quota of its groups; None without a quota."""
+    quotas = [_cpu_quota_2(folder) or _cpu_quota_1(folder) for folder in _folders("cpu", root, own)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cpu_quota_2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cpu_quota_1(folder: Path) -> float | None:
+    quota, period = (read_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return None if quota is None or quota <= 0 or not period else quota / period  # -1: no quota
 
 
 def _memberships(own: Path) -> list[tuple[str, str]]:

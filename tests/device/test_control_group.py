@@ -96,3 +96,21 @@ def test_cpu_quota(root: Path, own: Path) -> None:
     assert cpu_quota(root, own) == 1.5
     write(root, {"outer/cpu.max": "max 100000"})
     assert cpu_quota(root, own) is None
+
+
+def test_cpu_quota_of_version_1(root: Path, own: Path) -> None:
+    own.write_text("9:memory:/box\n4:cpuset:/box\n3:cpu,cpuacct:/box/inner\n")
+    write(
+        root,
+        {
+            "cpu,cpuacct/box/cpu.cfs_quota_us": "150000", "cpu,cpuacct/box/cpu.cfs_period_us": "100000",
+            "cpu,cpuacct/box/inner/cpu.cfs_quota_us": "200000", "cpu,cpuacct/box/inner/cpu.cfs_period_us": "100000",
+            "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "cpuset/box/cpu.cfs_quota_us": "100", "cpuset/box/cpu.cfs_period_us": "100000",
+        },
+    )  # fmt: skip
+    assert cpu_quota(root, own) == 1.5
+    write(root, {"cpu,cpuacct/box/cpu.cfs_quota_us": "-1"})
+    assert cpu_quota(root, own) == 2
+    write(root, {"cpu,cpuacct/box/inner/cpu.cfs_quota_us": "-1"})
+    assert cpu_quota(root, own) is None
