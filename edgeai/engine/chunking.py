@@ -73,6 +73,11 @@ class ChunkSizer:
             tokens = (tokens - 1) // MIN_CHUNK * MIN_CHUNK
         return max(MIN_CHUNK, tokens)
 
+    def left_for_drafts(self, start: int) -> float:
+        """Seconds that the decoding rows of a step may take, drafts and all, beside the least chunk at `start`."""
+        least = self.seconds(MIN_CHUNK, start) * self.margin
+        return self._bound * HEADROOM - self._tail - least
+
     @property
     def margin(self) -> float:
         """How many times the expected time a chunk may take, in all but a few cases."""

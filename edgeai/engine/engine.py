@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
@@ -136,7 +137,7 @@ class Engine:
             return []
         try:
             with self.memory.guard():
-                due = self._decode(plan.decode) if plan.decode else []
+                due = self._decode(plan, began) if plan.decode else []
                 plan = self.scheduler.fit(plan, time.perf_counter() - began)
                 due += self._prefill(plan)
         except Interrupted:
@@ -186,9 +187,15 @@ class Engine:
             self.scheduler.chunks.measured(plan.chunk, prefill.computed, time.perf_counter() - started)
         return [_Due(prefill, logits[None], NO_DRAFT, *masks.rows)] if ends else []
 
-    def _decode(self, sequences: Tokens[Sequence]) -> list[_Due]:
-        """Logits of every decoding sequence: one run over the newest token of each, and over drafts where they pay."""
-        drafts = self._draft(sequences)
+    def _decode(self, plan: Plan, began: float) -> list[_Due]:
+        """Logits of every decoding sequence: one run over the newest token of each, and over drafts where they pay.
+
+        `began` is when the step did, by `time.perf_counter`.
+        """
+        sequences, within = plan.decode, math.inf
+        if plan.prefill is not None:
+            within = self.scheduler.chunks.left_for_drafts(plan.prefill.computed) - (time.perf_counter() - began)
+        drafts = self._draft(sequences, within)
         constrained = [(seq.constraint, draft.tokens) for seq, draft in zip(sequences, drafts, strict=True)]
         with self.masks.beside(constrained) as masks:
             logits = self._decode_rows(sequences, drafts)
@@ -209,11 +216,11 @@ class Engine:
         self.drafts.costs.measured(positions, time.perf_counter() - started)
         return logits
 
-    def _draft(self, sequences: Tokens[Sequence]) -> list[Draft]:
+    def _draft(self, sequences: Tokens[Sequence], within: float) -> list[Draft]:
         if not self.drafts.most:
             return [NO_DRAFT for _ in sequences]
         rows = [DraftRow(each.tokens, each.drafter, self._left(each) - 1, each.constraint) for each in sequences]
-        drafts = zip(sequences, self.drafts.plan(rows), strict=True)
+        drafts = zip(sequences, self.drafts.plan(rows, within), strict=True)
         reserve = self.scheduler.reserve_draft
         return [draft.cut(reserve(sequence, len(draft.tokens))) for sequence, draft in drafts]
 

@@ -8,11 +8,12 @@ the same with and without drafts; a wrong draft costs only the positions it took
 Under a grammar there are drafts of another kind: what can only go on in one way. Others are cut where they leave it.
 
 How long drafts are follows from what runs were measured to cost and how often drafts were right (`DraftPlanner`): where
-they do not pay, there are none.
+they do not pay, there are none. While somebody's prompt is read, they are no longer than the bound on latency allows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -101,18 +102,23 @@ class RunCosts:
         ):
             setattr(self, name, 0.98 * getattr(self, name) + value)
 
-    def cost(self, positions: int) -> float:
-        """What a run of `positions` costs, in units of its fixed part; an eighth a position until there is a fit."""
+    def seconds(self, positions: int) -> float:
+        """What a run of `positions` is expected to take."""
         fixed, slope = self._fit()
         return fixed + slope * positions
 
     def _fit(self) -> tuple[float, float]:
+        """Until there is a line, a position is taken to cost an eighth of the fixed part: of a second, or of what the
+        runs took so far.
+        """
         spread = self._weight * self._nn - self._n * self._n
-        if self._weight < 4 or spread < 1e-6 * self._nn * self._weight:
-            return 1.0, 0.125
-        slope = (self._weight * self._ns - self._n * self._s) / spread
-        fixed = (self._s - slope * self._n) / self._weight
-        return (fixed, slope) if fixed > 0 and slope > 0 else (1.0, 0.125)
+        if self._weight >= 4 and spread >= 1e-6 * self._nn * self._weight:
+            slope = (self._weight * self._ns - self._n * self._s) / spread
+            fixed = (self._s - slope * self._n) / self._weight
+            if fixed > 0 and slope > 0:
+                return fixed, slope
+        fixed = self._s / (self._weight + self._n / 8) if self._weight else 1.0
+        return fixed, fixed / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +162,22 @@ class DraftPlanner:
         self.most = most
         self.costs = RunCosts()
 
-    def plan(self, rows: Sequence[DraftRow]) -> list[Draft]:
-        """A draft for each row, perhaps empty."""
-        drafts = [row.draft(self.most) for row in rows]
+    def plan(self, rows: Sequence[DraftRow], within: float = math.inf) -> list[Draft]:
+        """A draft for each row, perhaps empty: none that lets the run last longer than `within` seconds."""
+        most = self._longest(len(rows), within)
+        drafts = [row.draft(most) for row in rows]
         cap = self.choose(drafts) or self._probe(drafts, [row.drafter for row in rows])
         return [draft.cut(cap) for draft in drafts]
+
+    def _longest(self, rows: int, within: float) -> int:
+        """The longest drafts whose run is expected to be over in time."""
+        lengths = range(self.most, 0, -1)
+        return next((length for length in lengths if self.costs.seconds(rows * (1 + length)) <= within), 0)
 
     def choose(self, drafts: Sequence[Draft]) -> int:
         """The draft length, of 0 to `most`, that gives the most tokens for each second.
 
-        Rows are padded to the longest, so that one cap serves all: a run of r rows costs ``cost(r * (1 + cap))`` and
+        Rows are padded to the longest, so that one cap serves all: a run of r rows takes ``seconds(r * (1 + cap))`` and
         is expected to give ``1 + a + ... + a ** min(cap, len(draft))`` tokens a row, a being its acceptance.
         """
         longest = max((len(draft.tokens) for draft in drafts), default=0)
@@ -173,7 +185,7 @@ class DraftPlanner:
 
     def _speed(self, cap: int, drafts: Sequence[Draft]) -> float:
         expected = sum(geometric_sum(draft.acceptance, min(cap, len(draft.tokens))) for draft in drafts)
-        return expected / self.costs.cost(len(drafts) * (1 + cap))
+        return expected / self.costs.seconds(len(drafts) * (1 + cap))
 
     def _probe(self, drafts: Sequence[Draft], drafters: Sequence[Drafter]) -> int:
         """Drafts do not pay now. Count that, and every so often try a short one all the same."""

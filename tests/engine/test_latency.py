@@ -1,16 +1,21 @@
-"""The real model: while a long prompt is read others go on decoding, and chunks follow the bound."""
+"""While a long prompt is read others go on decoding, and chunks and drafts follow the bound."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import SamplingParams
+from edgeai.engine.speculative import RunCosts
 from edgeai.model import Model, default_settings
 from edgeai.package.package import Package
 
@@ -46,12 +51,50 @@ def read_beside(engine: Engine, rows: int) -> Reading:
     return reading
 
 
+class KnownCosts(RunCosts):
+    """Runs of a machine on which a position takes 5 ms, and every run a tenth of a second more."""
+
+    def measured(self, positions: int, seconds: float) -> None:
+        pass
+
+    def seconds(self, positions: int) -> float:
+        return 0.1 + 0.005 * positions
+
+
+def test_drafts_are_shorter_while_a_prompt_is_read(repetitive_graph: Path, tiny_shape: ModelShape) -> None:
+    """Three rows in a quarter of a second, of which a tenth is spare: 25 positions; with full drafts it were 33."""
+    engine = Engine(repetitive_graph, tiny_shape, EngineSettings(threads=1, max_rows=4, chunk_tokens=16))
+    engine.drafts.costs = KnownCosts()
+    verify, runs = engine.runner.verify, list[int]()
+
+    def counted(rows: Sequence[Sequence[int]], *arguments: Any) -> list[Any]:
+        runs.append(len(rows) * max(map(len, rows)))
+        return verify(rows, *arguments)
+
+    engine.runner.verify = counted  # type: ignore[method-assign]
+    for row in range(3):
+        engine.add(str(row), range(2 + row, 40 + row), replace(ENDLESS, max_tokens=450))
+    while not runs or runs[-1] < 33:
+        assert engine.has_work
+        engine.step()
+    runs.clear()
+    engine.add("long", [*range(2, 96)] * 4, ENDLESS)
+    while "long" not in {name for name, _ in engine.step()}:
+        pass
+    assert 0 < max(runs) <= 25
+    while runs[-1] <= 25:  # the bound is for prompts only
+        assert engine.has_work
+        engine.step()
+
+
 @pytest.mark.slow
-def test_others_go_on_and_the_bound_makes_chunks_shorter(smollm_package: Package) -> None:
+@pytest.mark.parametrize("drafts", [0, 10])
+def test_others_go_on_and_the_bound_makes_chunks_shorter(smollm_package: Package, drafts: int) -> None:
     """A bound of three decode steps against none. How long anything takes is left to the machine."""
     read = {}
     for bound in (3600.0, None):
-        settings = default_settings(smollm_package.manifest, max_rows=4, max_context=PROMPT + 200, draft_tokens=0)
+        limits = {"max_rows": 4, "max_context": PROMPT + 200, "draft_tokens": drafts}
+        settings = default_settings(smollm_package.manifest, **limits)
         with Model.load(smollm_package, settings) as model:
             sizer = model.engine.scheduler.chunks
             sizer._bound = bound or statistics.median(read[3600.0].seconds) / 3

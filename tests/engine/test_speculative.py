@@ -59,11 +59,19 @@ def test_a_text_that_ends_in_its_own_repetition_goes_on_repeating() -> None:
 
 def test_run_costs_find_the_line() -> None:
     costs = RunCosts()
-    assert costs.cost(9) / costs.cost(1) == pytest.approx(2.125 / 1.125)  # nothing is known yet
+    assert costs.seconds(9) / costs.seconds(1) == pytest.approx(2.125 / 1.125)  # nothing is known yet
     rng = np.random.default_rng(0)
     for positions in rng.integers(1, 12, 200):
         costs.measured(int(positions), 0.004 + 0.0006 * float(positions))
-    assert costs.cost(11) / costs.cost(1) == pytest.approx(0.0106 / 0.0046, rel=1e-3)
+    assert costs.seconds(11) / costs.seconds(1) == pytest.approx(0.0106 / 0.0046, rel=1e-3)
+
+
+def test_runs_of_one_size_say_how_long_runs_take() -> None:
+    costs = RunCosts()
+    for _ in range(10):
+        costs.measured(8, 0.02)
+    assert costs.seconds(8) == pytest.approx(0.02)
+    assert costs.seconds(16) == pytest.approx(0.03)  # a position costs an eighth of the fixed part
 
 
 def test_run_costs_follow_a_machine_that_slows_down() -> None:
@@ -71,7 +79,7 @@ def test_run_costs_follow_a_machine_that_slows_down() -> None:
     for slope in (0.0006, 0.004):
         for positions in [1, 3, 8] * 150:
             costs.measured(positions, 0.004 + slope * positions)
-    assert costs.cost(8) / costs.cost(1) == pytest.approx(0.036 / 0.008, rel=0.02)
+    assert costs.seconds(8) / costs.seconds(1) == pytest.approx(0.036 / 0.008, rel=0.02)
 
 
 def planner(slope: float) -> DraftPlanner:
@@ -103,6 +111,20 @@ def test_a_batch_is_drafted_less_than_one_row() -> None:
     crowd = planner(0.15).choose([Draft([1] * 8, 0.7)] * 8)
     assert crowd < alone
     assert planner(0.15).choose([Draft([1] * 8, 0.7), *[Draft([], 0.7)] * 7]) == 0  # seven rows would be padding
+
+
+@pytest.mark.parametrize(("rows", "within", "longest"), [(1, 99, 8), (2, 11.0, 4), (2, 10.9, 3), (8, 8, 0), (1, -1, 0)])
+def test_no_run_lasts_longer_than_it_may(rows: int, within: float, longest: int) -> None:
+    """A run of n positions takes 1 + n seconds here; drafts are right and would pay at any length."""
+    plan = planner(1.0)
+    crowd = [DraftRow([1, 2, 3, 1, 2], drafter(1.0), 100) for _ in range(rows)]
+    assert {len(draft.tokens) for draft in plan.plan(crowd, within)} == {longest}
+
+
+def test_a_probe_lasts_no_longer_either() -> None:
+    plan, mine = planner(2.0), drafter(0.01)
+    lengths = [len(plan.plan([DraftRow([1, 2, 3, 1, 2], mine, 100)], within=5.5)[0].tokens) for _ in range(200)]
+    assert set(lengths) == {0, 1}
 
 
 def test_wrong_drafts_stop_and_are_tried_again_now_and_then() -> None:
