@@ -75,6 +75,13 @@ class PrefixReuse:
                 self._store, keys, lambda i, block: self._arena.write(slot, first + i * size, block)
             )
 
+    def restored_tokens(self, sequence: Sequence) -> int:
+        """How many tokens of the store are in a sequence's row already, beyond those that count as computed."""
+        restore = self._restore  # once: others than the owner may ask
+        if restore is None or sequence is not self.filling:
+            return 0
+        return restore.blocks * self._cache.block_tokens
+
     def advance(self, *, others_decode: bool) -> None:
         """Go on behind the blocks that have come: those in memory, and once they are done those restored."""
         sequence = self.filling

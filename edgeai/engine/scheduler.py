@@ -24,6 +24,7 @@ from edgeai.engine.prefix_cache import PrefixCache
 from edgeai.engine.prefix_reuse import PrefixReuse
 from edgeai.engine.restore import BlockStore
 from edgeai.engine.sequence import Sequence
+from edgeai.engine.terms import Priority
 from edgeai.engine.victims import of_a_crowd, rank
 from edgeai.engine.waiting import WaitingQueue
 
@@ -85,10 +86,12 @@ class Scheduler:
     @property
     def committed_bytes(self) -> int:
         """Those of `used_bytes` that have been written; the rest is reserved for rows, but not yet in memory."""
-        written = sum(granules(sequence.computed) for sequence in self.running)
+        written = sum(granules(each.computed + self._reuse.restored_tokens(each)) for each in self.running)
         return self.budget.cached_bytes + written * self._token_bytes
 
     def add(self, sequence: Sequence) -> None:
+        if not any(each.terms.priority is Priority.BATCH for each in (*self.running, *self.waiting)):
+            self.waiting.forgive()
         self.waiting.add(sequence)
 
     def schedule(self) -> Plan:

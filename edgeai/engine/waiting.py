@@ -84,6 +84,10 @@ class WaitingQueue:
             self._debt = min(self._debt + tokens * BATCH_SHARE, LARGEST_DEBT)
         self._batch_turn = self._debt > (0 if self._batch_turn else PATIENCE)
 
+    def forgive(self) -> None:
+        """Nothing is owed to batch: there is none, waiting or running, that it could be paid to."""
+        self._debt, self._batch_turn = 0.0, False
+
     def may_displace(self, urgent: Sequence, running: Sequence) -> bool:
         """Whether a row is to be given up for one that waits: batch for interactive, but not in batch's turn."""
         return running.terms.priority > urgent.terms.priority and not self._batch_turn

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,9 +24,10 @@ from edgeai.engine.naive import greedy
 from edgeai.engine.request import SamplingParams
 from edgeai.engine.terms import Priority, Terms
 from edgeai.errors import DeadlineExceeded, Overloaded
+from edgeai.onnx_session import Interrupted
 from edgeai.package.block_store import BlockStore
-from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import ADAPTER_GRAPH_NAME, GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
+from tests.fixtures.kv_stores import open_store
 from tests.fixtures.peft import tiny_adapter
 from tests.fixtures.toy_grammar import ToyGrammar
 from tests.fixtures.weather import Weather
@@ -130,11 +132,6 @@ def engine_with(
     return Engine(graph, shape, limits, adapter_graph=adapter_graph(graph), store=store, governor=governor)
 
 
-def open_store(folder: Path, shape: ModelShape) -> BlockStore:
-    block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
-    return BlockStore(folder, BlockFormat(block, shape.kv_type), disk_bytes=1 << 20, daily_bytes=1 << 30)
-
-
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schedule=st.lists(jobs, min_size=1, max_size=7),
@@ -144,21 +141,23 @@ def open_store(folder: Path, shape: ModelShape) -> BlockStore:
     damaged=st.none() | st.sets(st.integers(0, 20)),
     spells=st.none() | st.lists(st.tuples(st.integers(0, 10), st.integers(1, 12)), max_size=8),
     shares=st.lists(st.integers(0, 8), max_size=6),
+    interrupted=st.sets(st.integers(0, 40), max_size=4),
 )
 def test_equals_the_naive_loop(
-    naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells, shares
+    naive, graph: Path, shape: ModelShape, schedule, budget, cache, drafts, damaged, spells, shares, interrupted
 ) -> None:
     """Requests of two clients and two classes join at given steps, with one adapter or another, under a grammar or
     free; some are cancelled, some have deadlines; a small budget forces preemption and eviction. With `damaged`, all of
     it happens again after a restart, over a store with some blocks damaged. With `spells` (eighths of the reserve that
     are left, and for how long) memory becomes scarce meanwhile, now and then; and every few steps other models leave it
-    another one of `shares` (eighths of its budget).
+    another one of `shares` (eighths of its budget). The `interrupted` runs come to nothing and are made again.
 
     The model soon writes in circles, so that drafts are right often; where it leaves them, they are wrong.
     """
 
     def live(store: BlockStore | None) -> None:
         engine = engine_with(graph, shape, budget, cache=cache, drafts=drafts, store=store, spells=spells)
+        interrupt(engine, interrupted)
         check(naive, schedule, run_schedule(engine, schedule, shares))
 
     if damaged is None:
@@ -166,12 +165,29 @@ def test_equals_the_naive_loop(
         return
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
-            with closing(open_store(Path(folder), shape)) as store:
+            with closing(open_store(Path(folder), shape, SETTINGS, disk_bytes=1 << 20)) as store:
                 live(store)
                 store.flush()
             for number, path in enumerate(sorted(Path(folder).glob("*.kv"))):
                 if number in damaged:
                     path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def interrupt(engine: Engine, numbers: Collection[int]) -> None:
+    """Have the runs of these numbers end too early for their results, but not for what they wrote to the KV cache."""
+    runs = itertools.count()
+
+    def interrupted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = run(*arguments)
+            if next(runs) in numbers:
+                raise Interrupted
+            return result
+
+        return call
+
+    for name in ("prefill", "decode", "verify"):
+        setattr(engine.runner, name, interrupted(getattr(engine.runner, name)))
 
 
 def run_schedule(engine: Engine, schedule, shares: Sequence[int] = ()) -> dict[str, list[int]]:
@@ -223,6 +239,14 @@ def check(naive, schedule, outputs: dict[str, list[int]]) -> None:
             assert outputs[str(i)] == expected[: len(outputs[str(i)])]
 
 
+def long_answers(naive, count: int, tokens: int) -> list[tuple[int, ...]]:
+    """Prompts that are answered with so many tokens."""
+    prompts = (tuple(range(first, first + length)) for length in range(60, 0, -5) for first in range(2, 35, 3))
+    found = list(itertools.islice((prompt for prompt in prompts if len(naive(prompt, tokens)) == tokens), count))
+    assert len(found) == count
+    return found
+
+
 def test_preemption_and_eviction_really_happen(naive, graph: Path, shape: ModelShape) -> None:
     """The property would be hollow if a small budget never forced anything out."""
     engine = engine_with(graph, shape, 320, cache=True)
@@ -241,12 +265,25 @@ def test_preemption_and_eviction_really_happen(naive, graph: Path, shape: ModelS
         assert len(outputs[str(i)]) == 150
 
 
+def test_all_of_it_really_happens_together(naive, graph: Path, shape: ModelShape, tmp_path: Path) -> None:
+    """Rows come from the disk, are preempted, and go on by drafts, right and wrong ones; answers stay the same."""
+    schedule = [Job(prompt, 100) for prompt in long_answers(naive, 4, 100)]
+    for restarted in (False, True):
+        with closing(open_store(tmp_path, shape, SETTINGS, disk_bytes=1 << 20)) as store:
+            engine = engine_with(graph, shape, 256, cache=True, drafts=10, store=store)
+            interrupt(engine, {3, 11, 12, 40})
+            check(naive, schedule, run_schedule(engine, schedule))
+            store.flush()
+            stats = engine.stats()
+            assert stats.preemptions > 0
+            assert 0 < stats.accepted_tokens < stats.drafted_tokens
+            assert store.stats().loaded > 0 or not restarted
+
+
 def test_classes_and_deadlines_really_happen(naive, graph: Path, shape: ModelShape) -> None:
     """The property would be hollow if nobody ever gave way, or was late."""
     engine = engine_with(graph, shape, 2048, cache=True)
-    prompts = [tuple(range(first, last)) for first in range(2, 40, 4) for last in range(45, 90, 5)]
-    long = [prompt for prompt in prompts if len(naive(prompt, 60)) == 60][:4]
-    batch = [Job(prompt, 60, client="x", priority=Priority.BATCH) for prompt in long]
+    batch = [Job(prompt, 60, client="x", priority=Priority.BATCH) for prompt in long_answers(naive, 4, 60)]
     urgent = [Job(tuple(range(50, 60 + i)), 20, joins=30 + i, client="y") for i in range(3)]
     late = [Job((5, 6, 7), 50, joins=35, allowed=12), Job((5, 6, 8), 50, joins=30, client="x", allowed=0)]
     schedule = [*batch, *urgent, *late]

@@ -13,12 +13,12 @@ import pytest
 
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
+from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.prefix_cache import chain_keys
 from edgeai.engine.request import SamplingParams, TokenOutput
 from edgeai.engine.restore import Restore
-from edgeai.package.block_store import BlockStore
-from edgeai.package.kv_blocks import BlockFormat
-from tests.fixtures.patience import PATIENCE
+from tests.fixtures.kv_stores import open_store
+from tests.fixtures.patience import PATIENCE, eventually
 
 SETTINGS = EngineSettings(threads=1, max_rows=2, block_tokens=8, chunk_tokens=16, kv_budget_bytes=8 << 20)
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -40,7 +40,7 @@ class SlowStore:
     def load(self, key: bytes):
         self.permits.acquire()
         index = self.run_of.index(key) if self.run_of else key[0]
-        return np.full(1, index, np.float32) if index < self.held else None
+        return np.full((1, 1, 1, SETTINGS.block_tokens, 1), index, np.float32) if index < self.held else None
 
     def offer(self, key: bytes, block, *, reused: bool) -> bool:
         return False
@@ -52,7 +52,7 @@ def keys(count: int) -> list[bytes]:
 
 def test_blocks_are_placed_in_order() -> None:
     store, placed = SlowStore(), []
-    restore = Restore(store, keys(3), lambda i, block: placed.append((i, float(block[0]))))
+    restore = Restore(store, keys(3), lambda i, block: placed.append((i, float(block.max()))))
     assert not restore.done
     store.permits.release(3)
     restore.wait(PATIENCE)
@@ -94,11 +94,6 @@ def test_a_failure_is_reported_and_costs_only_the_rest(caplog: pytest.LogCapture
     assert "restoring stored KV blocks failed" in caplog.text
 
 
-def open_store(folder: Path, shape: ModelShape) -> BlockStore:
-    block = (shape.num_layers, 2, shape.num_kv_heads, SETTINGS.block_tokens, shape.head_size)
-    return BlockStore(folder, BlockFormat(block), disk_bytes=1 << 24, daily_bytes=1 << 30)
-
-
 def answer(engine: Engine, prompt: list[int]) -> list[TokenOutput]:
     engine.add("mine", prompt, GREEDY)
     outputs = []
@@ -113,11 +108,11 @@ def tokens(outputs: list[TokenOutput]) -> list[int]:
 
 
 def test_a_prompt_is_not_read_again_after_a_restart(tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape) -> None:
-    with closing(open_store(tmp_path, tiny_shape)) as store:
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
         first = answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT)
         store.flush()
     assert first[0].cached_tokens == 0
-    with closing(open_store(tmp_path, tiny_shape)) as store:
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
         again = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
         second = answer(again, PROMPT)
         assert second[0].cached_tokens == 96  # twelve blocks; the last four tokens were computed
@@ -129,14 +124,14 @@ def test_a_prompt_is_not_read_again_after_a_restart(tmp_path: Path, tiny_graph: 
 
 
 def test_a_damaged_block_is_computed_again(tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape) -> None:
-    with closing(open_store(tmp_path, tiny_shape)) as store:
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
         engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
         first = answer(engine, PROMPT)
         store.flush()
     fifth = list(chain_keys(PROMPT, engine.cache.block_tokens))[4]
     path = tmp_path / f"{fifth.hex()}.kv"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with closing(open_store(tmp_path, tiny_shape)) as store:
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
         second = answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT)
         store.flush()
         assert second[0].cached_tokens == 32
@@ -158,6 +153,19 @@ def test_others_decode_while_a_prompt_is_restored(tiny_graph: Path, tiny_shape: 
     engine.cancel("restoring")  # its slot is free once the block at hand is placed
     assert engine.runner.arena.occupied == {0}
     engine.scheduler.check_integrity()
+
+
+def test_what_was_restored_counts_as_memory_that_is_taken(tiny_graph: Path, tiny_shape: ModelShape) -> None:
+    store = SlowStore()
+    engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+    engine.add("mine", PROMPT, GREEDY)
+    engine.step()
+    assert engine.scheduler.committed_bytes == 0
+    store.permits.release(9)  # of eight tokens each
+    assert eventually(lambda: engine.scheduler.committed_bytes == 2 * GRANULE * tiny_shape.token_bytes)
+    store.permits.release(99)
+    engine.cancel("mine")
+    assert engine.scheduler.committed_bytes == 0
 
 
 def test_an_engine_with_nothing_else_to_do_waits_without_spinning(tiny_graph: Path, tiny_shape: ModelShape) -> None:

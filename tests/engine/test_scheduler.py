@@ -288,6 +288,27 @@ def test_a_batch_prompt_that_is_being_read_is_overtaken() -> None:
     assert long.computed == 48
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_batch_is_owed_is_forgotten_with_the_last_of_it(runs: bool) -> None:
+    books, urgent = scheduler(), request("u", 10)
+    batch = [request(name, 10, priority=Priority.BATCH) for name in "bcd"]
+    books.add(batch[0])
+    if runs:
+        step(books)
+        books.waiting.add(batch[2])  # so that anything is owed
+    books.waiting.charge(urgent, read=10_000)
+    books.add(batch[1])
+    books.add(urgent)
+    assert [each.request_id for each in books.waiting][-1] == "u"  # it is batch's turn
+    for sequence in batch:
+        books.remove(sequence)
+    books.remove(urgent)
+    late = [request("x", 10, priority=Priority.BATCH), request("y", 10)]
+    for sequence in late:
+        books.add(sequence)
+    assert [each.request_id for each in books.waiting] == ["y", "x"]
+
+
 def test_memory_of_batch_rows_is_taken_only_where_it_is_enough() -> None:
     books = scheduler(granules=7)
     start(books, request("a", 100), request("b", 40, priority=Priority.BATCH))
