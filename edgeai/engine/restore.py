@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import cycle, islice
 from typing import Protocol
 
 from edgeai.engine.prefix_cache import Block
 
 LOADERS = 2  # checking a block's digest takes longer than putting it into its place
-AHEAD = 4  # blocks that may wait for their place: memory is for rows
+AHEAD = 4  # blocks that are loaded, or wait for their place: memory is for rows
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,11 @@ class BlockStore(Protocol):
     def run(self, keys: Iterable[bytes]) -> list[bytes]:
         """The keys from the first on that are all there."""
 
-    def load(self, key: bytes) -> Block | None:
-        """A block that was checked; None when it is gone or damaged."""
+    def buffer(self) -> bytearray:
+        """Memory for `load`, to be used again and again."""
+
+    def load(self, key: bytes, buffer: bytearray) -> Block | None:
+        """A block that was checked, in the memory of `buffer`; None when it is gone or damaged."""
 
     def offer(self, key: bytes, block: Block, *, reused: bool) -> bool:
         """A block worth keeping, `reused` if it has saved work already; taken or not, without waiting."""
@@ -46,6 +49,7 @@ class Restore:
         self.blocks = 0  # placed so far, without a gap
         self._store, self._keys, self._place = store, keys, place
         self._cancelled = False
+        self._buffers = [store.buffer() for _ in range(min(AHEAD, len(keys)))]
         self._thread = threading.Thread(target=self._run, name="edgeai-kv-restore", daemon=True)
         self._thread.start()
 
@@ -77,12 +81,14 @@ class Restore:
             pool.shutdown(cancel_futures=True)
 
     def _loading(self, pool: ThreadPoolExecutor) -> Iterator[Future[Block | None]]:
-        """Each block's, the next ones being under way already."""
-        keys = iter(self._keys)
-        ahead = deque(pool.submit(self._load, key) for key in islice(keys, AHEAD))
+        """Each block's, the next ones being under way already: as many as there are buffers, that of the block at hand
+        among them.
+        """
+        jobs = zip(self._keys, cycle(self._buffers))
+        ahead = deque(pool.submit(self._load, *job) for job in islice(jobs, AHEAD))
         while ahead:
             yield ahead.popleft()
-            ahead.extend(pool.submit(self._load, key) for key in islice(keys, 1))
+            ahead.extend(pool.submit(self._load, *job) for job in islice(jobs, 1))
 
-    def _load(self, key: bytes) -> Block | None:
-        return None if self._cancelled else self._store.load(key)
+    def _load(self, key: bytes, buffer: bytearray) -> Block | None:
+        return None if self._cancelled else self._store.load(key, buffer)

@@ -122,10 +122,17 @@ class BlockStore:
                 if key in self._blocks:
                     self._blocks.move_to_end(key)
 
-    def load(self, key: bytes) -> Array | None:
-        """The block, checked; None when it is not here or not whole, in which case it is gone now."""
+    def buffer(self) -> bytearray:
+        """Memory for `load`."""
+        return self._form.buffer()
+
+    def load(self, key: bytes, buffer: bytearray | None = None) -> Array | None:
+        """The block, checked; None when it is not here or not whole, in which case it is gone now.
+
+        It lies in the `buffer`, if one is given, until that is used again.
+        """
         try:
-            data = self._path(key).read_bytes()
+            data = _read(self._path(key), buffer or self.buffer())
         except FileNotFoundError:
             self._forget(key)
             return None
@@ -301,6 +308,15 @@ class BlockStore:
         except (OSError, ValueError, KeyError, TypeError):
             return self._today(), 0
         return min(day, self._today()), max(0, spent)
+
+
+def _read(path: Path, buffer: bytearray) -> memoryview:
+    """What a file holds, as far as it goes into the buffer."""
+    view, size = memoryview(buffer), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(view[size:]):
+            size += count
+    return view[:size]
 
 
 def remove_unused(root: Path, *, keep: str) -> None:

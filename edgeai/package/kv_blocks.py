@@ -36,8 +36,14 @@ class BlockFormat:
         payload = np.ascontiguousarray(block, self.dtype).reshape(self.shape).data.cast("B")
         return self._header(key, payload), payload
 
-    def unpack(self, key: bytes, data: bytes) -> Array | None:
-        """The block of that key; None for anything that is not just what `pack` made of it."""
+    def buffer(self) -> bytearray:
+        """Memory to read a block into, one after the other: new memory costs more than reading. It has a byte more, by
+        which a file that is too long is noticed.
+        """
+        return bytearray(self.block_bytes + 1)
+
+    def unpack(self, key: bytes, data: bytes | memoryview) -> Array | None:
+        """The block of that key, in the memory of `data`; None for anything that is not just what `pack` made of it."""
         payload = memoryview(data)[HEADER.size :]
         if len(data) != self.block_bytes or data[: HEADER.size] != self._header(key, payload):
             return None

@@ -41,13 +41,21 @@ class WarmStore:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def load(self, key: bytes) -> Array | None:
-        """The block, checked; None when it is not here or not whole, in which case it does not count as here now."""
+    def buffer(self) -> bytearray:
+        """Memory for `load`."""
+        return self._form.buffer()
+
+    def load(self, key: bytes, buffer: bytearray | None = None) -> Array | None:
+        """The block, checked; None when it is not here or not whole, in which case it does not count as here now.
+
+        It lies in the `buffer`, if one is given, until that is used again.
+        """
         offset = self._offsets.get(key)
         if offset is None:
             return None
+        data = memoryview(buffer or self.buffer())[: self._form.block_bytes]
         try:
-            block = self._form.unpack(key, os.pread(self._descriptor, self._form.block_bytes, offset))
+            block = self._form.unpack(key, data[: os.preadv(self._descriptor, [data], offset)])
         except OSError as error:
             self._damage(key, str(error))
             return None
@@ -91,10 +99,14 @@ class LayeredStore:
             self.disk.touch(found)
         return found
 
-    def load(self, key: bytes) -> Array | None:
-        """The block, checked; None when no layer has it whole."""
+    def buffer(self) -> bytearray:
+        """Memory for `load`, whichever layer has the block."""
+        return self._layers[0].buffer()
+
+    def load(self, key: bytes, buffer: bytearray | None = None) -> Array | None:
+        """The block, checked, in the `buffer` if one is given; None when no layer has it whole."""
         for layer in self._layers:
-            block = layer.load(key) if key in layer else None
+            block = layer.load(key, buffer) if key in layer else None
             if block is not None:
                 return block
         return None

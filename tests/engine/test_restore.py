@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgeai.engine.engine import Engine
 from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.prefix_cache import chain_keys
 from edgeai.engine.request import SamplingParams, TokenOutput
-from edgeai.engine.restore import Restore
+from edgeai.engine.restore import AHEAD, Restore
 from tests.fixtures.kv_stores import open_store
 from tests.fixtures.patience import PATIENCE, eventually
 
@@ -37,7 +38,10 @@ class SlowStore:
         self.run_of = list(keys)
         return self.run_of
 
-    def load(self, key: bytes):
+    def buffer(self) -> bytearray:
+        return bytearray(4)
+
+    def load(self, key: bytes, buffer: bytearray):
         self.permits.acquire()
         index = self.run_of.index(key) if self.run_of else key[0]
         return np.full((1, 1, 1, SETTINGS.block_tokens, 1), index, np.float32) if index < self.held else None
@@ -59,6 +63,28 @@ def test_blocks_are_placed_in_order() -> None:
     assert restore.done
     assert placed == [(0, 0.0), (1, 1.0), (2, 2.0)]
     assert restore.blocks == 3
+
+
+def test_memory_for_blocks_is_used_again_but_not_before_they_are_in_their_place() -> None:
+    class Filling(SlowStore):
+        """A block is the number of its key, written to the buffer."""
+
+        def load(self, key: bytes, buffer: bytearray):
+            buffers.add(id(buffer))
+            values = np.frombuffer(buffer, np.int32)
+            values[:] = key[0]
+            return values
+
+    def place(i: int, block: np.ndarray) -> None:
+        time.sleep(0.005)  # for others to write to it
+        placed.append((i, int(block[0])))
+
+    buffers: set[int] = set()
+    placed: list[tuple[int, int]] = []
+    restore = Restore(Filling(), keys(30), place)
+    restore.wait(PATIENCE)
+    assert placed == [(i, i) for i in range(30)]
+    assert len(buffers) == AHEAD
 
 
 def test_a_gap_ends_it() -> None:

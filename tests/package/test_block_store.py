@@ -255,6 +255,24 @@ def test_files_of_a_wrong_size_or_name_are_not_blocks(tmp_path: Path, opened: li
     assert store.stats().blocks == 1
 
 
+def test_blocks_are_read_into_the_same_memory_one_after_the_other(
+    tmp_path: Path, opened: list[BlockStore], clock: Clock
+) -> None:
+    """One that was cut, or grew, while the store is open must not be taken for the one before, or for a part of it."""
+    store = open_store(tmp_path, opened, clock)
+    fill(store, 1, 2, 3)
+    buffer = store.buffer()
+    for number in (1, 2, 1):
+        loaded = store.load(key(number), buffer)
+        np.testing.assert_array_equal(loaded, block(number))
+        assert np.shares_memory(loaded, np.frombuffer(buffer, np.uint8))
+    whole = store._path(key(1)).read_bytes()
+    for number, content in ((1, whole[:-1]), (2, whole[: HEADER.size]), (3, store._path(key(3)).read_bytes() + b"x")):
+        store._path(key(number)).write_bytes(content)
+        assert store.load(key(number), buffer) is None
+    assert store.stats().damaged == 3
+
+
 def test_a_file_that_vanishes_is_a_miss(tmp_path: Path, opened: list[BlockStore], clock: Clock) -> None:
     store = open_store(tmp_path, opened, clock)
     fill(store, 1)
