@@ -57,16 +57,15 @@ class Cuts:
         time.sleep(self.rng.uniform(0, longest * LATE))
 
     def first_start(self) -> None:
-        """A card that was just written; the one under test waits meanwhile."""
+        """A card that was just written; the one under test waits meanwhile, cut off the power as well."""
         machine, card = self.lab.machine, self.lab.machine.disk
-        machine.run("sync")
         machine.cut()
         machine.fresh_card()
         self.lab.give_key()
         machine.start()
         self.pause(self.usual * 1.5)
         machine.cut()
-        self.lab.start()
+        self.lab.start(within=400)
         ask_briefly(machine)
         size = int(machine.run("df -B1 --output=size /data | tail -n1"))
         require(size > 0.6 * machine.disk.stat().st_size, f"the data partition did not grow: {size}")
