@@ -95,10 +95,11 @@ TWIN = f"""{EXPORT}
 cd /data/edgeai/models
 cp -r "$(ls | head -n1)" twin
 {IN_PYTHON} '
-import json
 from pathlib import Path
-path = Path("twin/manifest.json")
-path.write_text(json.dumps(json.loads(path.read_text()) | {{"name": "twin"}}))'
+from edgeai.package.manifest import manifest_bytes
+from edgeai.package.package import Package
+manifest = Package.open(Path("twin")).manifest.model_copy(update={{"name": "twin"}})
+Path("twin/manifest.json").write_bytes(manifest_bytes(manifest))'
 edgeai export twin /data/twin.bundle --sign-with /data/system/test-key.pem
 rm -r twin
 sync
