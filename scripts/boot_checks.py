@@ -13,14 +13,11 @@ from boot_guest import (
     BREAK_OTHER,
     COPY_TO_OTHER,
     EMPTY_KERNEL,
-    EXPORT,
     FORGET_TWIN,
     JOIN,
     SILENCE_OTHER,
     STATUS,
-    TRUST_SYSTEM,
     TRY_OTHER,
-    TWIN,
 )
 from boot_lab import Lab, ask, ask_briefly, no_failed_units, require
 from boot_machine import HOST, MAC, Machine, make_stick, write_to_boot
@@ -142,32 +139,30 @@ def usb_stick(lab: Lab) -> None:
     """A model in a signed bundle on a USB stick is installed at a start of a board that has none."""
     machine = lab.machine
     lab.start_with_key()
-    machine.run(EXPORT, within=300)
-    bundle = machine.work / "model.bundle"
-    machine.fetch("/data/model.bundle", bundle)
-    machine.run("rm -r /data/model.bundle /data/edgeai/models/*; sync")
+    lab.trust_publisher()
+    bundle = lab.model
+    machine.run("rm -r /data/edgeai/models/*; sync")
     machine.cut()
     stick = machine.work / "stick.img"
     make_stick(stick, [bundle])
     lab.note("USB stick, seconds from switching on to ready with its model", round(lab.start(stick, within=400), 1))
     ask_briefly(machine)
     machine.run("sync")
+    notes = machine.run("cat /run/edgeai/notes")
+    require(f"{bundle.name}: installed" in notes, f"the screen says: {notes}")
 
 
 def network(lab: Lab) -> None:
     """A model comes over the network when root asks for it; nothing else is let out, then or later."""
     machine = lab.machine
     lab.start_with_key()
-    machine.run(TWIN, within=600)
-    bundle = machine.work / "twin.bundle"
-    machine.fetch("/data/twin.bundle", bundle)
-    machine.run(f"{FORGET_TWIN}; rm /data/twin.bundle")
+    lab.trust_publisher()
+    bundle = lab.model
+    machine.run(FORGET_TWIN)
     with serving(machine.work) as port:
-        said = machine.run(f"edgeai import http://{HOST}:{port}/twin.bundle --json", within=600)
-        received = json.loads(said)["received_bytes"]
-        lab.note(
-            "a model over the network, bytes of the bundle that were fetched", f"{received} of {bundle.stat().st_size}"
-        )
+        said = machine.run(f"edgeai import http://{HOST}:{port}/{bundle.name} --json", within=600)
+        received, size = json.loads(said)["received_bytes"], bundle.stat().st_size
+        lab.note("a model over the network, bytes of the bundle that were fetched", f"{received} of {size}")
         try_it = f"python3 -c 'import socket; socket.create_connection((\"{HOST}\", {port}), 3)'"
         shut = machine.run(f"{try_it} 2>/dev/null && echo open || echo shut")
     require(shut.strip() == "shut", "the firewall stayed open after an import")
@@ -183,8 +178,7 @@ def update(lab: Lab) -> None:
     machine = lab.machine
     lab.start_with_key()
     before = lab.status()["running"]
-    machine.send(lab.update.public, "/data/publisher.pub")
-    machine.run(TRUST_SYSTEM)
+    lab.trust_publisher()
     machine.cut()
     stick = machine.work / "stick.img"
     make_stick(stick, [lab.update.bundle])

@@ -84,29 +84,10 @@ ip netns exec client ip addr add 10.42.0.200/24 dev wlan1
 ip netns exec client python3 -c 'import urllib.request as u
 print(u.urlopen("http://10.42.0.1/health/live", timeout=60).read().decode())'
 """
-EXPORT = """set -e
-[ -e /data/system/test-key.pem ] || edgeai trust make-key /data/system/test-key.pem
-[ -e /data/keys/test-key.pub ] || edgeai trust add /data/system/test-key.pub
-edgeai export "$(ls /data/edgeai/models | head -n1)" /data/model.bundle --sign-with /data/system/test-key.pem
-sync
-"""
-# A second model, which is the first one by another name, as a bundle.
-TWIN = f"""{EXPORT}
-cd /data/edgeai/models
-cp -r "$(ls | head -n1)" twin
-{IN_PYTHON} '
-from pathlib import Path
-from edgeai.package.manifest import manifest_bytes
-from edgeai.package.package import Package
-manifest = Package.open(Path("twin")).manifest.model_copy(update={{"name": "twin"}})
-Path("twin/manifest.json").write_bytes(manifest_bytes(manifest))'
-edgeai export twin /data/twin.bundle --sign-with /data/system/test-key.pem
-rm -r twin
-sync
-"""
+SEND_MODEL = 'cd "$(ls -d /data/edgeai/models/* | head -n1)" && tar -c .'
 IMPORT_TWIN = "edgeai import /data/twin.bundle"
 FORGET_TWIN = "rm -rf /data/edgeai/models/twin /data/edgeai/incoming"
-TRUST_SYSTEM = "[ -e /data/keys/system/publisher.pub ] || edgeai trust add --system /data/publisher.pub; sync"
+TRUST_PUBLISHER = "[ -e /data/keys/system/publisher.pub ] || edgeai trust add --system /data/publisher.pub; sync"
 UPDATE = "edgeai update /data/system.bundle --allow-downgrade"
 STATUS = (
     f"{IN_PYTHON} 'import dataclasses, json; from edgeai.appliance.slots import open_slots;"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from pathlib import Path
 from subprocess import SubprocessError
 from typing import Any
 
-from boot_guest import STATUS
+from boot_guest import SEND_MODEL, STATUS, TRUST_PUBLISHER
 from boot_machine import Machine, write_to_boot
-from boot_system import Update, make_update
+from boot_system import Update, make_model, make_update, signing_key
 from openai import OpenAI, OpenAIError
 
 QUESTION = "Why is the sky blue?"
@@ -55,6 +56,21 @@ class Lab:
     def update(self) -> Update:
         """A newer system for the board, on this machine."""
         return make_update(self.machine.image, self.machine.work)
+
+    @cached_property
+    def model(self) -> Path:
+        """The bundle of the board's model by another name, on this machine; the board has to be on."""
+        work = self.machine.work
+        self.machine.fetch(SEND_MODEL, work / "model.tar")
+        with tarfile.open(work / "model.tar") as archive:
+            archive.extractall(work / "model", filter="data")
+        return make_model(work / "model", work)
+
+    def trust_publisher(self) -> None:
+        """Let the board trust what this run signs, systems too."""
+        signing_key(self.machine.work)
+        self.machine.send(self.machine.work / "publisher.pub", "/data/publisher.pub")
+        self.machine.run(TRUST_PUBLISHER)
 
     def give_key(self, **further: str) -> None:
         """Write the SSH key of this run onto the boot partition, and `further` files; their names have _ for -."""

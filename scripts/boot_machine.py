@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 SECTOR = 512
+MOST_CRASHES = 5
 _TABLE = 0x1BE  # of partitions, in the first sector
 MAC = bytes.fromhex("525400123456")  # QEMU's first network card
 PORTS = {"http": 80, "ssh": 22}
@@ -95,7 +97,9 @@ class Machine:
     started: float = 0.0
     captures: list[Path] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    crashes: int = 0  # of QEMU itself
     _cards: int = 0
+    _stick: Path | None = None
 
     def __post_init__(self) -> None:
         self.fresh_card()
@@ -108,6 +112,7 @@ class Machine:
 
     def start(self, stick: Path | None = None) -> None:
         """Switch it on, with a USB stick plugged in or without."""
+        self._stick = stick
         self.ports = {name: free_port() for name in PORTS}
         self.captures.append(self.work / f"net-{len(self.captures)}.pcap")
         serial = self.work / "serial.log"
@@ -133,13 +138,27 @@ class Machine:
     def _await(self, path: str, within: float) -> float:
         deadline = time.monotonic() + within * self.patience
         while time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
-                raise TimeoutError(f"QEMU has ended: {(self.work / 'qemu.log').read_text()[-800:]}")
+            if self.process is None:
+                raise TimeoutError("the machine is off")
+            if self.process.poll() is not None:
+                self._crashed()
             if self.status(path) == http.HTTPStatus.OK:
                 return time.monotonic() - self.started
             time.sleep(0.5)
         console = (self.work / "serial.log").read_text(errors="replace")[-2000:]
         raise TimeoutError(f"not ready after {within * self.patience:.0f} s; its console ends with:\n{console}")
+
+    def _crashed(self) -> None:
+        """QEMU itself has crashed, as it does now and then with several threads: that is a power cut, and no fault.
+
+        Raises TimeoutError when it goes on so.
+        """
+        said = (self.work / "qemu.log").read_text()[-800:]
+        self.crashes += 1
+        if self.crashes > MOST_CRASHES:
+            raise TimeoutError(f"QEMU has ended {self.crashes} times: {said}")
+        print(f"  QEMU has crashed, it is started again: {said}", file=sys.stderr, flush=True)
+        self.start(self._stick)
 
     def status(self, path: str) -> int | None:
         """HTTP status of a page; None where nobody answers."""
@@ -181,10 +200,10 @@ class Machine:
         how = ["-i", str(self.key), "-p", str(self.ports["ssh"]), *(f"-o{one}" for one in options)]
         return ["ssh", *how, "root@127.0.0.1", command]
 
-    def fetch(self, path: str, target: Path) -> None:
-        """Copy a file out of it."""
+    def fetch(self, script: str, target: Path) -> None:
+        """Keep what a shell script prints that runs there as root."""
         with target.open("wb") as file:
-            subprocess.run(self._ssh(f"cat {path}"), stdout=file, check=True, timeout=600 * self.patience)
+            subprocess.run(self._ssh(script), stdout=file, check=True, timeout=600 * self.patience)
 
     def send(self, source: Path, path: str) -> None:
         """Copy a file into it, down to its disk."""

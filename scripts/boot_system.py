@@ -1,4 +1,4 @@
-"""The system that an image holds, as the signed bundle of a newer one: what an update of an emulated board installs."""
+"""What an emulated board installs, as bundles: the system of its image as a newer one, its model by another name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boot_machine import partition
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeai.bundle.keys import load_signing_key, make_key_pair
+from edgeai.bundle.models import Parts
 from edgeai.bundle.writer import Contents, write_bundle
+from edgeai.package.manifest import MANIFEST_NAME
+from edgeai.package.package import Package, manifest_bytes
+
+TWIN = "twin"
 
 _SUPERBLOCK = 1024  # of erofs, in bytes from its start
 _BLOCK_BITS, _BLOCKS = slice(12, 13), slice(36, 40)  # within it
@@ -21,11 +27,27 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Update:
-    """A bundle, the public key that it is signed by, and its version."""
+    """A bundle and its version."""
 
     bundle: Path
-    public: Path
     version: str
+
+
+def signing_key(work: Path) -> Ed25519PrivateKey:
+    """The publisher of this run; the public half is in `publisher.pub`."""
+    private = work / "publisher.pem"
+    if not private.exists():
+        make_key_pair(private)
+    return load_signing_key(private)
+
+
+def make_model(package: Path, work: Path) -> Path:
+    """The bundle of a package, which then is called `TWIN`."""
+    manifest = Package.open(package).manifest.model_copy(update={"name": TWIN})
+    (package / MANIFEST_NAME).write_bytes(manifest_bytes(manifest))
+    bundle = work / f"{TWIN}.bundle"
+    write_bundle(bundle, Parts.of(Package.open(package), work).contents, [signing_key(work)])
+    return bundle
 
 
 def make_update(image: Path, work: Path) -> Update:
@@ -40,14 +62,13 @@ def make_update(image: Path, work: Path) -> Update:
         path.write_text(re.sub(r"edgeai\.slot=[ab]", "edgeai.slot=@SLOT@", text))
     files = {f"boot/{path.name}": path for path in (work / "system").iterdir()}
     files["root.erofs"] = extract_root(image, work / "root.erofs")
-    public, _ = make_key_pair(work / "publisher.pem")
     version = f"{release['version']}.1"
     contents = Contents("system", release["board"], files, version, {"board": release["board"]})
     bundle = work / "system.bundle"
-    write_bundle(bundle, contents, [load_signing_key(work / "publisher.pem")])
+    write_bundle(bundle, contents, [signing_key(work)])
     shutil.rmtree(work / "system")
     files["root.erofs"].unlink()
-    return Update(bundle, public, version)
+    return Update(bundle, version)
 
 
 def extract_root(image: Path, target: Path) -> Path:
