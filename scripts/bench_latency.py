@@ -22,6 +22,7 @@ import numpy as np
 from edgeai.engine.engine import Engine
 from edgeai.engine.request import SamplingParams
 from edgeai.engine.terms import Terms
+from edgeai.measure.throughput import random_prompt
 from edgeai.model import Model, default_settings
 from edgeai.package.package import Package
 
@@ -41,12 +42,6 @@ class Measured:
     first_token: float
 
 
-def prompts(vocabulary: int, count: int, tokens: int, seed: int) -> list[list[int]]:
-    """Tokens without sense, and without repetition that could be drafted."""
-    rng = np.random.default_rng(seed)
-    return [rng.integers(100, vocabulary, tokens).tolist() for _ in range(count)]
-
-
 def intervals(engine: Engine) -> Iterator[tuple[float, set[str]]]:
     """Seconds of each step, and who got a token in it."""
     last = time.perf_counter()
@@ -59,16 +54,16 @@ def intervals(engine: Engine) -> Iterator[tuple[float, set[str]]]:
 
 def measure(engine: Engine, rows: int, prompt: int, seed: int) -> Measured:
     """Let rows decode, and a long prompt come in between. Ends with an idle engine."""
-    vocabulary = engine.shape.vocab_size
     params = SamplingParams(max_tokens=engine.context_length, temperature=0, ignore_eos=True)
-    for number, tokens in enumerate(prompts(vocabulary, rows, QUESTION, seed)):
-        engine.add(str(number), tokens, params, terms=Terms(client=str(number)))
+    seeds = range(1000 * seed, 1000 * seed + rows + 1)  # no prompt comes twice, and none has repetitions to be drafted
+    for number in range(rows):
+        question = random_prompt(engine, QUESTION, seeds[number])
+        engine.add(str(number), question, params, terms=Terms(client=str(number)))
     steps = intervals(engine)
     while len(next(steps)[1]) < rows:
         pass
     before = [next(steps)[0] for _ in range(BEFORE)]
-    [long] = prompts(vocabulary, 1, prompt, seed + 1000)
-    engine.add("long", long, params, terms=Terms(client="long"))
+    engine.add("long", random_prompt(engine, prompt, seeds[rows]), params, terms=Terms(client="long"))
     reading: list[float] = []
     for seconds, names in steps:
         reading.append(seconds)
