@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from edgeai.engine.config import EngineSettings
+from edgeai.model import Model
+from tests.server.float_model import float_package
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 # A llama.cpp that answers as bench_worker does; with flash attention decoding is faster, and reading prompts slower.
@@ -201,3 +205,36 @@ def test_nothing_is_said_of_instructions_that_are_not_there(
     cpu = Cpu("x86_64", "made up", features, cores=2, threads=2, usable=2.0)
     monkeypatch.setattr(bench_machine, "read_cpu", lambda: cpu)
     assert bench_machine.multiplies_bytes_by() == told
+
+
+def test_where_two_answers_part_their_gap_is_known(tmp_path: Path) -> None:
+    from bench_speculation import answer, names, with_alternatives
+    from greedy_answers import Answer, tie
+
+    prompt = [5, 6, 7, 8, 5, 6]
+    with Model.load(float_package(tmp_path), EngineSettings(threads=1, kv_budget_bytes=1 << 22)) as model:
+        _, tokens = answer(model.engine, prompt, 8)
+        full = with_alternatives(model.engine, prompt, 8)
+    assert full.tokens == names(tokens)
+    assert tie(full, Answer(200, tokens=names(tokens))) is None
+    best, second = sorted(full.likely[3].items(), key=lambda item: -item[1])[:2]
+    assert best[0] == full.tokens[3]
+    other = Answer(200, tokens=(*full.tokens[:3], second[0], "elsewhere"))
+    assert tie(full, other) == pytest.approx(best[1] - second[1])
+
+
+@pytest.mark.slow
+def test_drafts_are_measured_on_a_real_model(
+    smollm_package: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench_speculation
+
+    monkeypatch.setattr(bench_speculation, "TASKS", {"free 1": bench_speculation.TASKS["free 1"]})
+    monkeypatch.setattr(bench_speculation, "TOKENS", 24)
+    files = ["--json", str(tmp_path / "rows.json")]
+    monkeypatch.setattr(sys, "argv", ["bench_speculation.py", str(smollm_package.path), "--rounds", "1", *files])
+    bench_speculation.main()
+    [row] = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert row["ratio"] > 0
+    assert row["parted"] is None or row["parted"] < 1
+    assert "| free 1 |" in capsys.readouterr().out
