@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgeai.cli.output import JsonFlag, emit, open_package, progress_display
 
 if TYPE_CHECKING:
+    from edgeai.engine.config import KVType
+    from edgeai.measure.perplexity import Divergence
     from edgeai.measure.task_scores import Answer, Comparison, Score
     from edgeai.package.package import Package
 
-USAGE = "edgeai eval MODEL --text FILE, edgeai eval MODEL --tasks, or edgeai eval --compare A B"
+USAGE = "edgeai eval MODEL --text FILE [--kv-type int8], edgeai eval MODEL --tasks, or edgeai eval --compare A B"
 
 
 def evaluate(
@@ -23,6 +26,10 @@ def evaluate(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Perplexity of a plain text, UTF-8.")
     ] = None,
     context: Annotated[int, typer.Option(help="Tokens of one chunk; the second half of each is scored.")] = 512,
+    kv_type: Annotated[
+        Literal["float32", "int8"] | None,
+        typer.Option(help="Of the KV cache, for --text; int8 is held against the floats."),
+    ] = None,
     tasks: Annotated[bool, typer.Option("--tasks", help="Score on the task set that comes with edgeai.")] = False,
     compare: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Two models on the task set, item by item.")
@@ -31,33 +38,55 @@ def evaluate(
     json: JsonFlag = False,
 ) -> None:
     """Measure perplexity (by llama.cpp's protocol) or the score on a small set of tasks."""
-    if compare is not None and model is None and text is None and not tasks:
+    if compare is not None and model is None and text is None and kv_type is None and not tasks:
         _compare(compare, category, json)
-    elif compare is None and model is not None and (text is None) == tasks:
-        _tasks(model, category, json) if tasks else _perplexity(model, text, context, json)
+    elif compare is None and model is not None and text is not None and not tasks:
+        _text(open_package(model), text, context, kv_type, json)
+    elif compare is None and model is not None and text is None and kv_type is None and tasks:
+        _tasks(model, category, json)
     else:
         raise typer.BadParameter(USAGE)
 
 
-def _perplexity(model: str, text: Path | None, context: int, json: bool) -> None:
+def _text(package: Package, text: Path, context: int, kv_type: KVType | None, json: bool) -> None:
+    from edgeai.measure.perplexity import divergence, perplexity
+    from edgeai.model import Model, default_settings
+
+    words = _read(text)
+    about = {"model": package.name, "digest": package.digest, "context": context}
+    with ExitStack() as stack:
+
+        def load(kind: KVType) -> Model:
+            return stack.enter_context(Model.load(package, default_settings(package.manifest, kv_type=kind)))
+
+        exact, progress = load("float32"), stack.enter_context(progress_display())
+        if kv_type == "int8":
+            apart = divergence(load("int8"), exact, words, context=context, progress=progress)
+            found, line = asdict(apart), _apart(apart)
+        else:
+            result = perplexity(exact, words, context=context, progress=progress)
+            found, line = asdict(result), f"perplexity {result.perplexity:.4f} over {result.tokens} tokens"
+    if json:
+        emit(about | found)
+    else:
+        typer.echo(f"{line} in chunks of {context}")
+
+
+def _apart(found: Divergence) -> str:
+    return (
+        f"perplexity {found.measured.perplexity:.4f} with an int8 cache, {found.reference.perplexity:.4f} with floats;"
+        f" KL {found.mean_kl:.5f} nats per token, 99 % below {found.p99_kl:.5f}, at most {found.max_kl:.5f};"
+        f" the same likeliest token {100 * found.top_token_agreement:.1f} %, over {found.measured.tokens} tokens"
+    )
+
+
+def _read(text: Path) -> str:
     from edgeai.errors import InvalidInput
 
-    if text is None:
-        raise typer.BadParameter(USAGE)
     try:
-        words = text.read_text(encoding="utf-8")
+        return text.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{text} is not UTF-8 text: {error}", param="text") from error
-    package = open_package(model)
-    from edgeai.measure.perplexity import perplexity
-    from edgeai.model import Model
-
-    with Model.load(package) as loaded, progress_display() as progress:
-        result = perplexity(loaded, words, context=context, progress=progress)
-    if json:
-        emit({"model": package.name, "digest": package.digest, "context": context} | asdict(result))
-    else:
-        typer.echo(f"perplexity {result.perplexity:.4f} over {result.tokens} tokens in chunks of {context}")
 
 
 def _tasks(model: str, category: str | None, json: bool) -> None:

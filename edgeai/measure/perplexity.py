@@ -30,39 +30,86 @@ class Perplexity:
     chunks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far one model's probabilities of the next token are from a reference's, over the same scored tokens: the
+    Kullback-Leibler divergence in nats, and how often both have the same likeliest token.
+    """
+
+    measured: Perplexity
+    reference: Perplexity
+    mean_kl: float
+    p99_kl: float
+    max_kl: float
+    top_token_agreement: float
+
+
 def perplexity(model: Model, text: str, *, context: int = 512, progress: Progress = silent) -> Perplexity:
     """Score `text`. The engine must be idle.
 
     Raises `InvalidInput` when the text is shorter than one chunk, or a chunk longer than the model's context.
     """
-    tokens = model.manifest.tokens
-    ids = model.tokenizer.encode(text, add_bos=tokens.add_bos)
-    if not 4 <= context <= model.context_length:
-        raise InvalidInput(f"context is {context}; it has to be between 4 and {model.context_length}", param="context")
-    chunks = len(ids) // context
-    if not chunks:
-        raise InvalidInput(f"the text has {len(ids)} tokens, less than one chunk of {context}", "use a longer text")
-    bos = tokens.bos if tokens.add_bos else None
-    total, count = 0.0, 0
-    for number in range(chunks):
-        chunk = ids[number * context : (number + 1) * context]
-        losses = chunk_losses(model.engine.runner, chunk if bos is None else [bos, *chunk[1:]])
-        total += float(losses.sum())
-        count += len(losses)
-        progress("evaluate", number + 1, chunks)
-    return Perplexity(math.exp(total / count), count, chunks)
+    chunks = _chunks(model, text, context)
+    losses = []
+    for number, chunk in enumerate(chunks, 1):
+        losses.append(chunk_losses(model.engine.runner, chunk))
+        progress("evaluate", number, len(chunks))
+    return _perplexity(np.concatenate(losses), len(chunks))
+
+
+def divergence(
+    model: Model, reference: Model, text: str, *, context: int = 512, progress: Progress = silent
+) -> Divergence:
+    """Score `text` with both, which have the same tokenizer. Both engines must be idle. Raises as `perplexity` does."""
+    chunks = _chunks(model, text, context)
+    found = []  # for each token: both losses, the divergence, and whether both have the same likeliest one
+    for number, chunk in enumerate(chunks, 1):
+        sides = (_log_probabilities(each.engine.runner, chunk) for each in (model, reference))
+        for (token, measured), (_, expected) in zip(*sides, strict=True):
+            apart = float((np.exp(expected) * (expected - measured)).sum())
+            found.append((-measured[token], -expected[token], apart, measured.argmax() == expected.argmax()))
+        progress("evaluate", number, len(chunks))
+    losses, expected_losses, apart_by, same = np.array(found, np.float64).T
+    return Divergence(
+        _perplexity(losses, len(chunks)),
+        _perplexity(expected_losses, len(chunks)),
+        mean_kl=float(apart_by.mean()),
+        p99_kl=float(np.quantile(apart_by, 0.99)),
+        max_kl=float(apart_by.max()),
+        top_token_agreement=float(same.mean()),
+    )
 
 
 def chunk_losses(runner: Runner, ids: Sequence[int]) -> NDArray[np.float64]:
     """Negative log-likelihoods of the second half of `ids`, each given all before it."""
+    return np.array([-row[token] for token, row in _log_probabilities(runner, ids)])
+
+
+def _chunks(model: Model, text: str, context: int) -> list[list[int]]:
+    """The text in chunks of `context` token ids, BOS in front where the model wants it, without what is left over."""
+    tokens = model.manifest.tokens
+    ids = model.tokenizer.encode(text, add_bos=tokens.add_bos)
+    if not 4 <= context <= model.context_length:
+        raise InvalidInput(f"context is {context}; it has to be between 4 and {model.context_length}", param="context")
+    if len(ids) < context:
+        raise InvalidInput(f"the text has {len(ids)} tokens, less than one chunk of {context}", "use a longer text")
+    chunks = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)]
+    bos = tokens.bos if tokens.add_bos else None
+    return chunks if bos is None else [[bos, *chunk[1:]] for chunk in chunks]
+
+
+def _perplexity(losses: NDArray[np.float64], chunks: int) -> Perplexity:
+    return Perplexity(math.exp(float(losses.mean())), len(losses), chunks)
+
+
+def _log_probabilities(runner: Runner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """For the second half of `ids`: each token, and the log probabilities of all tokens at its place."""
     first = len(ids) // 2
-    losses = []
     for start, logits in _scored(runner, ids):
         for position in range(max(first, start), min(start + len(logits), len(ids) - 1)):
             row = logits[position - start].astype(np.float64)
             peak = row.max()
-            losses.append(peak + math.log(np.exp(row - peak).sum()) - row[ids[position + 1]])
-    return np.array(losses)
+            yield ids[position + 1], row - peak - math.log(np.exp(row - peak).sum())
 
 
 def _scored(runner: Runner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeai.package import Package
 from tests.cli.conftest import Cli
+from tests.fixtures.sources import DATA
 
 
 def test_tasks_give_a_score_with_an_interval(cli: Cli, installed: Package) -> None:
@@ -25,9 +28,29 @@ def test_a_model_beside_itself_shows_no_difference(cli: Cli, installed: Package)
     assert "no difference can be told" in cli("eval", "--compare", "tiny", "tiny", "--category", "format").out
 
 
+def test_an_int8_cache_is_held_against_floats(cli: Cli, installed: Package, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text((DATA / "held_out.txt").read_text(encoding="utf-8")[:600], encoding="utf-8")
+    plain = cli("eval", "tiny", "--text", text, "--context", "64", "--json").document
+    found = cli("eval", "tiny", "--text", text, "--context", "64", "--kv-type", "int8", "--json").document
+    assert found["reference"] == {name: plain[name] for name in ("perplexity", "tokens", "chunks")}
+    assert 0 < found["mean_kl"] <= found["p99_kl"] <= found["max_kl"]
+    told = cli("eval", "tiny", "--text", text, "--context", "64", "--kv-type", "int8").out
+    assert f"{found['measured']['perplexity']:.4f} with an int8 cache, {plain['perplexity']:.4f} with floats" in told
+    same = cli("eval", "tiny", "--text", text, "--context", "64", "--kv-type", "float32", "--json").document
+    assert same == plain
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["tiny"], ["--tasks"], ["tiny", "--tasks", "--text", "pyproject.toml"], ["tiny", "--compare", "tiny", "tiny"]],
+    [
+        [],
+        ["tiny"],
+        ["tiny", "--tasks", "--kv-type", "int8"],
+        ["--tasks"],
+        ["tiny", "--tasks", "--text", "pyproject.toml"],
+        ["tiny", "--compare", "tiny", "tiny"],
+    ],
 )
 def test_one_thing_at_a_time(cli: Cli, installed: Package, arguments: list[str]) -> None:
     assert cli("eval", *arguments).code == 2

@@ -12,11 +12,12 @@ import pytest
 from edgeai.architectures.registry import reference_logits
 from edgeai.build.pipeline import build_package
 from edgeai.build.validate import log_softmax
-from edgeai.engine.config import EngineSettings
+from edgeai.engine.config import EngineSettings, KVType
 from edgeai.errors import InvalidInput
-from edgeai.measure.perplexity import PIECE, chunk_losses, perplexity
-from edgeai.model import Model
+from edgeai.measure.perplexity import PIECE, chunk_losses, divergence, perplexity
+from edgeai.model import Model, default_settings
 from edgeai.package.package import Package
+from edgeai.recipe import QuantizationPlan
 from edgeai.sources.gguf import GGUFSource
 from edgeai.sources.weights import WeightSource
 from tests.fixtures.gguf_files import random_blocks, tiny_llama
@@ -119,3 +120,51 @@ def test_the_real_package_is_as_good_as_float32(smollm_package: Package, smollm_
     assert result.tokens == len(losses) > 350
     assert result.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=0.01)
     assert 5 < result.perplexity < 40  # a model that understands English prose
+
+
+def test_a_model_does_not_diverge_from_itself(tiny) -> None:
+    model, _ = tiny
+    found = divergence(model, model, TEXT[:300], context=64)
+    assert found.measured == found.reference == perplexity(model, TEXT[:300], context=64)
+    assert (found.mean_kl, found.p99_kl, found.max_kl, found.top_token_agreement) == (0, 0, 0, 1)
+
+
+def test_divergence_is_that_of_the_reference_s_probabilities(tiny, tmp_path: Path) -> None:
+    """Of a model whose weights were rounded, against logits of whole chunks at once."""
+    model, source = tiny
+    options = {"out": tmp_path / "coarse", "home": tmp_path, "cache": tmp_path}
+    package = build_package(str(source.path), quantization=QuantizationPlan(scheme="rtn", bits=4), **options).package
+    with Model.load(Package.open(package), EngineSettings(threads=1, kv_budget_bytes=1 << 20)) as coarse:
+        found = divergence(coarse, model, TEXT[:200], context=64)
+        assert found.measured == perplexity(coarse, TEXT[:200], context=64)
+        ids = model.encode_text(TEXT[:200])
+        wanted = [
+            each for start in range(0, len(ids) - 63, 64) for each in apart(coarse, model, ids[start : start + 64])
+        ]
+    assert found.mean_kl == pytest.approx(np.mean(wanted), rel=1e-3)
+    assert found.max_kl == pytest.approx(max(wanted), rel=1e-3)
+    assert 0 < found.mean_kl < found.p99_kl <= found.max_kl
+
+
+def apart(model: Model, reference: Model, ids: list[int]) -> list[float]:
+    """KL of the second half of a chunk, from logits of the whole of it in one run."""
+    rows = []
+    for each in (model, reference):
+        runner = each.engine.runner
+        runner.arena.grow(0, len(ids))
+        rows.append(log_softmax(runner.score(0, ids, 0)))
+        runner.arena.release(0)
+    measured, expected = (each[len(ids) // 2 : -1] for each in rows)
+    return [float(value) for value in (np.exp(expected) * (expected - measured)).sum(axis=1)]
+
+
+@pytest.mark.slow
+def test_an_int8_cache_hardly_changes_a_real_model(smollm_package: Package) -> None:
+    def load(kind: KVType) -> Model:
+        return Model.load(smollm_package, default_settings(smollm_package.manifest, threads=1, kv_type=kind))
+
+    with load("int8") as int8, load("float32") as exact:
+        found = divergence(int8, exact, TEXT[:2500], context=512)
+    assert 0 < found.mean_kl < 0.02
+    assert found.measured.perplexity == pytest.approx(found.reference.perplexity, rel=0.02)
+    assert found.top_token_agreement > 0.95
