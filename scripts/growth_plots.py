@@ -71,7 +71,7 @@ FIGURES = {
     ],
     "growth-rows": [
         Panel("Decoding at a context of 128", TOGETHER, "tokens/s of all rows", batch_speeds(128)),
-        Panel("Decoding at a context of 4,096", TOGETHER, "tokens/s of all rows", batch_speeds(4096)),
+        Panel("Decoding at a context of 2,048", TOGETHER, "tokens/s of all rows", batch_speeds(2048)),
     ],
     "growth-prompt": [
         Panel("Prompts", "prompt, tokens", "tokens/s", prompt_speeds),

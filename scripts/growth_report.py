@@ -20,12 +20,12 @@ from growth_cells import (
 )
 
 Lines = Iterator[list[str]]
-BATCH_CONTEXTS = (128, 4096)
+BATCH_CONTEXTS = (128, 2048)
 
 
 def markdown(title: str, head: list[str], lines: Lines) -> str:
     rows = [head, ["---"] * len(head), *lines]
-    return f"{title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"### {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def limits(document: Document) -> dict[str, float]:
@@ -139,6 +139,29 @@ def rows_lines(document: Document) -> Lines:
                 yield [model, kind, str(context), *gains, f"{1e3 * constant:.1f}", f"{1e3 * slope:.1f}"]
 
 
+def bend_lines(document: Document) -> Lines:
+    """From where on the growing part of a cost is larger than the rest: of a step what tokens of context or rows add,
+    of a chunk what it finds in the cache. By lines through what was measured; "-" where there are no two points.
+    """
+    for model in models_by_size(document):
+        for kind in document["models"][model]["token_bytes"]:
+            rows = [least(document, Group(model, kind, context), "decode") for context in BATCH_CONTEXTS]
+            longest = [found for group in groups(document) if (group.model, group.kv_type) == (model, kind)
+                       if len(found := least(document, group, "chunks")) > 1]  # fmt: skip
+            chunks = longest[-1] if longest else {}
+            bends = [bend(steps_by_context(document, model, kind), 0), *(bend(steps, 1) for steps in rows)]
+            if any(each != "-" for each in bends):
+                yield [model, kind, *bends, bend(chunks, 0)]
+
+
+def bend(points: dict[int, float], decimals: int) -> str:
+    """Where a line through these points has twice its constant."""
+    if len(points) < 2:
+        return "-"
+    constant, slope = line(points)
+    return f"{constant / slope:.{decimals}f}" if constant > 0 and slope > 0 else "-"
+
+
 def report(document: Document) -> str:
     """All tables."""
     group, rows = ["model", "KV cache", "context"], [f"rows {count}" for count in ROWS]
@@ -146,10 +169,16 @@ def report(document: Document) -> str:
     check = ["", "real prompts, tokens/s", "filled caches, tokens/s", "ratio (least to most)"]
     context = ["model", "KV cache", "no context, ms", "a token of it, µs", "weights, GB/s", "cache, GB/s"]
     batch = [*group, *(f"gain of {count}" for count in ROWS[1:]), "however many, ms", "each row, ms"]
+    bends = [f"rows at {context}" for context in BATCH_CONTEXTS]
     chunk = ["tokens/s", "whole prompt, s", "first chunk, ms", "last chunk, ms", "due to context", "share of int8 rate"]
     sections = [
         ("Check", check, check_lines(document)),
         ("Models", [*sizes, "own context", "whole scores up to"], model_lines(document)),
+        (
+            "Where the curves bend",
+            [*group[:2], "a row's context", *bends, "a chunk's context"],
+            bend_lines(document),
+        ),
         ("Decoding, tokens/s", [*group, *rows, "share of bandwidth, row 1"], decode_lines(document)),
         ("Context", [*context, "as much as weights, by bytes", "measured"], context_lines(document)),
         ("Rows", batch, rows_lines(document)),

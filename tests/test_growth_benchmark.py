@@ -180,6 +180,18 @@ def test_rows_that_gain() -> None:
     assert first == ["made-up", "float32", "128", "1.33", "1.60", "1.78", "1.88", "1.94", "10.0", "10.0"]
 
 
+def test_where_the_curves_bend() -> None:
+    from growth_report import bend_lines
+
+    document = visited(steps)
+    assert list(bend_lines(document)) == [
+        ["made-up", "float32", "500", "3.9", "0.2", "500"],
+        ["made-up", "int8", "2000", "15.6", "1.0", "2000"],
+    ]
+    del document["visits"]["made-up/int8/2048"], document["visits"]["made-up/int8/4096"]
+    assert list(bend_lines(document))[1] == ["made-up", "int8", "-", "15.6", "-", "-"]  # one context makes no line
+
+
 def test_cells_that_do_not_fit_say_how_much_they_need() -> None:
     from growth_report import decode_lines, limits_text, report
 

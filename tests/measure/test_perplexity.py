@@ -167,4 +167,4 @@ def test_an_int8_cache_hardly_changes_a_real_model(smollm_package: Package) -> N
         found = divergence(int8, exact, TEXT[:2500], context=512)
     assert 0 < found.mean_kl < 0.02
     assert found.measured.perplexity == pytest.approx(found.reference.perplexity, rel=0.02)
-    assert found.top_token_agreement > 0.95
+    assert found.top_token_agreement > 0.9

@@ -1,4 +1,4 @@
-"""The search, over a made-up machine whose clock is moved by what is measured; `edgeai tune` as a whole, for real."""
+"""The search, over a made-up machine whose clock is moved by what is measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,10 @@ from edgeai.device.topology import Core, Topology
 from edgeai.engine.config import EngineSettings
 from edgeai.errors import TrialFailed
 from edgeai.package.package import Package
-from edgeai.tuning.cpu_key import read_cpu_key
 from edgeai.tuning.knobs import KNOBS, Device, Workload, chunk_sizes
-from edgeai.tuning.profile import Choice, Figures, identity, profile_path, read_profile
+from edgeai.tuning.profile import Choice, Figures
 from edgeai.tuning.search import HOPELESS, LEAST_ROUNDS, MOST_ROUNDS, NO_TIME, Search
 from edgeai.tuning.workloads import Order
-from tests.cli.conftest import Cli
 
 FOUR_CORES = Topology(tuple(Core((cpu,), 1024) for cpu in range(4)), 2400)
 BASE = EngineSettings(threads=4, max_rows=8, chunk_tokens=128, draft_tokens=10)
@@ -206,25 +203,3 @@ def test_a_chunk_that_reads_the_prompt_in_the_same_pieces_is_no_other_value(pack
     device = Device(FOUR_CORES, 4.0, package, prompt_tokens=256)
     values = chunk_sizes(device, dataclasses.replace(BASE, chunk_tokens=512))
     assert [value["chunk_tokens"] for value in values] == [128, 64]
-
-
-@pytest.mark.slow
-def test_the_command_tunes_a_real_model_and_keeps_what_it_found(
-    cli: Cli, smollm_package: Package, tmp_path: Path
-) -> None:
-    found = cli("tune", str(smollm_package.path), "--seconds", "5", "--json")
-    assert found.code == 0, found.err
-    key, digest = read_cpu_key(), identity(smollm_package)
-    path = profile_path(tmp_path / "home", key, digest)
-    assert found.document["path"] == str(path)
-    profile, problem = read_profile(tmp_path / "home", key, digest)
-    assert problem is None
-    assert profile is not None
-    assert profile.settings == {
-        name: tuple(value) if isinstance(value, list) else value for name, value in found.document["settings"].items()
-    }
-    assert {choice.knob for choice in profile.choices} >= {knob.name for knob in KNOBS}
-    assert profile.golden.tokens
-    assert profile.golden.tokens_per_second > 0
-    again = cli("bench", str(smollm_package.path), "--rounds", "1", "--json")
-    assert again.document["threads"] == profile.settings["threads"]
