@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from http.client import HTTPException
 from pathlib import Path
 
 import bench_peers
@@ -18,7 +19,7 @@ from bench_rows import Comparison, add_outputs, names_beside, page, publish
 
 from edgeai.package.package import Package
 
-FAILURES = (RuntimeError, OSError, ValueError, SystemExit)  # of a worker or a server that dies
+FAILURES = (RuntimeError, OSError, HTTPException, ValueError, SystemExit)  # of a worker or a server that dies
 
 
 def fastest(package: Path) -> Comparison:
