@@ -36,6 +36,7 @@ from edgeai.sources.gguf import GGUFSource
 
 DEFAULT = "smollm2-135m"
 CHECK_CONTEXT = 2048
+MOST_BYTES = 14e9  # of one process
 
 
 def package_of(model: str, default: Path, gguf: Path, cache: Path) -> Path:
@@ -120,7 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=list(ROWS))
     parser.add_argument("--kv-types", nargs="+", choices=list(KV_BYTES), default=list(KV_BYTES))
     parser.add_argument("--merge", nargs="+", type=Path, default=[], help="figures of other runs, to be added")
-    parser.add_argument("--most-memory", type=float, default=14.0, help="GB that one process may take")
+    parser.add_argument("--most-memory", type=float, help="GB that one process may take; 14 unless told otherwise")
     parser.add_argument("--threads", type=int, default=cores, help="1: CPU time, for machines with other work")
     parser.add_argument("--visits", type=int, default=3, help="of every group; 0: only report what there is")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
@@ -137,9 +138,9 @@ def arguments() -> argparse.Namespace:
 def document_of(args: argparse.Namespace) -> Document:
     """What was measured so far, in this file and in those to be merged. Raises ValueError where they do not fit."""
     files = [args.json, *args.merge] if args.json.exists() else args.merge
-    empty: Document = {"threads": args.threads, "limits": [], "models": {}, "visits": {}}
+    empty: Document = {"threads": args.threads, "limits": [], "models": {}, "visits": {}, "most_bytes": MOST_BYTES}
     document = functools.reduce(merged, [json.loads(file.read_text()) for file in files]) if files else empty
-    return document | {"most_bytes": args.most_memory * 1e9}
+    return document | ({"most_bytes": args.most_memory * 1e9} if args.most_memory else {})
 
 
 def main() -> None:
