@@ -16,6 +16,7 @@ from edgeai.package.durable import SECTOR_BYTES
 
 WORTH_GROWING = (4 << 20) // SECTOR_BYTES  # sectors
 MOST_SECTORS = 2**32 - 1  # that an MBR can say
+SETTLED_WITHIN_SECONDS = 60
 CORRECTED = 2  # e2fsck's exit codes up to this one: clean, corrected, corrected and to be rebooted if mounted
 SYSTEM = Path("/sys/class/block")
 
@@ -71,13 +72,19 @@ def check(device: Path) -> None:
 
 
 def main(device: Path) -> None:
-    """Prepare the partition. One that cannot grow is used as it is."""
+    """Prepare the partition. One that cannot grow is used as it is.
+
+    `device` may be a link of udev's, which makes it anew when the partition table has changed: it is followed once, and
+    it is back before anybody mounts by it.
+    """
+    device = device.resolve(strict=True)
     partition = find(device)
     if partition.room >= WORTH_GROWING:
         try:
             grow(partition)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"the data partition stays as small as it is: {error}", file=sys.stderr)
+        subprocess.run(["udevadm", "settle", f"--timeout={SETTLED_WITHIN_SECONDS}"])
     check(device)
 
 

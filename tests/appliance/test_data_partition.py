@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeai.appliance import data_partition
 from edgeai.appliance.data_partition import MOST_SECTORS, Partition, check, find
 from edgeai.errors import StateDamaged
 
@@ -32,6 +33,21 @@ def test_a_partition_is_found_in_sys(tmp_path: Path) -> None:
 
 def test_a_partition_ends_where_an_mbr_can_say() -> None:
     assert Partition("sda", 4, 1000, 5000, 2**34).room == MOST_SECTORS - 5000
+
+
+def test_a_link_that_udev_makes_anew_meanwhile_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vda4").touch()
+    link = tmp_path / "data"
+    link.symlink_to("vda4")
+    checked: list[Path] = []
+    settled: list[list[str]] = []
+    monkeypatch.setattr(data_partition, "find", lambda device: Partition("vda", 4, 1000, 5000, 2**30))
+    monkeypatch.setattr(data_partition, "grow", lambda partition: link.unlink())
+    monkeypatch.setattr(data_partition, "check", checked.append)
+    monkeypatch.setattr(data_partition.subprocess, "run", settled.append)
+    data_partition.main(link)
+    assert checked == [tmp_path / "vda4"]
+    assert settled[0][:2] == ["udevadm", "settle"]
 
 
 def file_system(path: Path) -> Path:
