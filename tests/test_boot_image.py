@@ -72,3 +72,14 @@ def test_only_what_the_machine_sent_counts(tmp_path: Path) -> None:
     capture.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65536, 1) + records + b"\0" * 9)
     allowed, others = sent([capture, tmp_path / "missing.pcap"], GUEST)
     assert (dict(allowed), dict(others)) == ({"ARP": 1}, {"UDP to 10.0.2.3 port 53": 1})
+
+
+def test_what_uboot_started_is_read_from_the_console(tmp_path: Path) -> None:
+    from boot_uboot import started
+
+    assert started(tmp_path) == []
+    console = (
+        "edgeai: slot a is good, b is tried, tries left: 3\r\nedgeai: starting slot b\r\nedgeai: starting slot a\r\n"
+    )
+    (tmp_path / "serial.log").write_bytes(console.encode() + b"\xff\x1b[?25h")
+    assert started(tmp_path) == ["b", "a"]
