@@ -142,6 +142,12 @@ def has_what_starts_a_raspberry_pi(made: Made, files: Path) -> None:
     assert UBoot(made.disk).read() == Choice("a")
 
 
+def test_the_boot_partition_is_sound(made: Made) -> None:
+    """Else each start would repair it: it would be written to."""
+    image = made.partition("boot")
+    made.tools.run(["fsck.fat", "-n", f"/in/{image.name}"], binds={made.folder: "/in"})
+
+
 def test_the_root_has_its_units_its_facts_and_no_leak(made: Made) -> None:
     files = made.unpacked("root-a", "fsck.erofs", "--extract=/out", "--no-preserve", "--overwrite", "{image}")
     facts = json.loads((files / IMAGE_FILE).read_text())
