@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -42,9 +43,10 @@ def main() -> None:
     add_outputs(parser)
     args = parser.parse_args()
     sides = bench_peers.sides_of(args)
-    speeds = {"peer_python": args.peer_python, "threads": args.threads}
-    parts = {
-        "tokens/s": lambda: bench_peers.compare(sides, rounds=args.rounds or 5, **speeds),
+    parts: dict[str, Callable[[], Comparison]] = {
+        "tokens/s": lambda: bench_peers.compare(
+            sides, peer_python=args.peer_python, rounds=args.rounds or 5, threads=args.threads
+        ),
         "servers": lambda: bench_servers.compare(sides, bench_servers.plan_of(args), rounds=args.rounds or 3),
     }
     found, problems = circumstances(args.threads), []
