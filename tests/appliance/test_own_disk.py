@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from edgeai.appliance.system_update import ROOT_NUMBERS
+from edgeai.imaging.schema import Partitions, read
 from tests.fixtures.images import IMAGES
 
 OVERLAY = IMAGES / "overlay"
+PARTITIONS = read(IMAGES / "partitions.toml", Partitions)
 OWN_DISK = OVERLAY / "usr/libexec/edgeai/own-disk"
 
 
@@ -43,9 +47,18 @@ def test_a_root_on_no_disk_has_no_partitions(sys_folder: Path) -> None:
     assert not is_own(sys_folder, "gone/gone1", root="0:22")
 
 
+def test_numbers_are_those_of_the_table() -> None:
+    numbers = {one.name: number for number, one in enumerate(PARTITIONS.partition, 1)}
+    rules = (OVERLAY / "usr/lib/udev/rules.d/60-edgeai-card.rules").read_text()
+    assert re.findall(r'ATTR\{partition\}=="(\d)", SYMLINK\+="edgeai/(\w+)"', rules) == [
+        (str(numbers[name]), name) for name in ("boot", "data")
+    ]
+    assert {slot: numbers[f"root-{slot}"] for slot in ROOT_NUMBERS} == ROOT_NUMBERS
+
+
 def test_nothing_in_the_image_finds_partitions_by_their_ids() -> None:
     for path in OVERLAY.rglob("*"):
         if path.is_file() and not path.is_symlink():
             text = path.read_text().lower()
             assert "partuuid" not in text, path
-            assert "ed9ea10" not in text, path
+            assert PARTITIONS.disk_id not in text, path
