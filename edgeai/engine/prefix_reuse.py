@@ -1,14 +1,15 @@
 """Brings the cached beginning of a prompt into its row, and remembers what a row has computed.
 
 Cached blocks are in memory (`PrefixCache`), or behind it in a `BlockStore`, from which they are restored while other
-rows go on decoding. While they do, no more than `SLICE_BYTES` are copied in one step: a long prompt is hundreds of
-megabytes.
+rows go on decoding. While they do, no more than `SLICE_BYTES` are copied in one step, and back to memory for the next
+time once there is a first token: a long prompt is hundreds of megabytes.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterable
 
 from edgeai.engine.config import EngineSettings
 from edgeai.engine.kv_budget import KVBudget
@@ -60,6 +61,7 @@ class PrefixReuse:
 
     def start(self, sequence: Sequence, slot: int, found: list[bytes]) -> None:
         """Begin to fill a new row with the blocks that were `found`, and with what the store has behind them."""
+        sequence.restored = range(0)
         if found:
             self.filling = sequence
             self._found.extend(found)
@@ -87,8 +89,7 @@ class PrefixReuse:
         sequence = self.filling
         if sequence is None:
             return
-        slice_blocks = max(1, SLICE_BYTES // self._cache.block_bytes)
-        self._fill(sequence, slice_blocks if others_decode else len(self._found))
+        self._fill(sequence, self._slice_blocks if others_decode else len(self._found))
         if not self._found and (self._restore is None or self._restore.done):
             self.settle(sequence)
 
@@ -101,6 +102,8 @@ class PrefixReuse:
             self._restore.cancel()
             restored = self._restore.blocks
         if not self._found:  # else there is a gap before them
+            first = sequence.computed // self._cache.block_tokens
+            sequence.restored = range(first, first + restored)
             sequence.computed += restored * self._cache.block_tokens
         if not sequence.preempted:
             sequence.cached_tokens = sequence.computed
@@ -137,12 +140,26 @@ class PrefixReuse:
         self.filling = self._restore = None
         self._found.clear()
 
-    def remember(self, sequence: Sequence) -> None:
-        """Copy the whole blocks of a sequence to the cache, as far as the budget goes."""
+    def remember(self, sequence: Sequence, *, restored: bool = True) -> None:
+        """Copy the whole blocks of a sequence to the cache, as far as the budget goes; those restored, or not yet."""
+        later = range(0) if restored else sequence.restored
+        blocks = range(sequence.computed // self._cache.block_tokens)
+        self._copy(sequence, (block for block in blocks if block not in later))
+
+    def remember_restored(self, sequences: Iterable[Sequence]) -> None:
+        """Copy a slice of what came from the store to the cache: all at once would hold up everybody."""
+        sequence = next((each for each in sequences if each.restored), None)
+        if sequence is not None:
+            most = self._slice_blocks
+            blocks, sequence.restored = sequence.restored[:most], sequence.restored[most:]
+            self._copy(sequence, blocks)
+
+    def _copy(self, sequence: Sequence, blocks: Iterable[int]) -> None:
         if not self._enabled or not self._budget.caching or sequence.slot is None:
             return
         chain = self._keys(sequence, sequence.computed)
-        for index, key in enumerate(chain):
+        for index in blocks:
+            key = chain[index]
             if key in self._cache:
                 continue
             if not self._budget.make_room(self._cache.block_bytes, keep=chain):
@@ -153,6 +170,10 @@ class PrefixReuse:
             if self._store is not None:
                 self._store.offer(key, block, reused=False)
         self._cache.touch(chain)
+
+    @property
+    def _slice_blocks(self) -> int:
+        return max(1, SLICE_BYTES // self._cache.block_bytes)
 
     def _keys(self, sequence: Sequence, tokens: int) -> list[bytes]:
         return sequence.block_keys(tokens, self._cache.block_tokens)

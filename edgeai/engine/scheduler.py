@@ -100,6 +100,7 @@ class Scheduler:
         if self.waiting:
             self._admit()
         self._reuse.advance(others_decode=bool(self._decoding))
+        self._reuse.remember_restored(self._decoding)
         ready = (each for each in self._reading if each is not self._reuse.filling)
         prefill = min(ready, key=self.waiting.turn, default=None)
         chunk = min(self.chunks.most, len(prefill.tokens) - prefill.computed) if prefill else 0
@@ -158,7 +159,9 @@ class Scheduler:
             return
         self._charge_prompt(prefill, prefill.computed + plan.chunk)
         prefill.computed += plan.chunk
-        self._reuse.remember(prefill)  # chunk by chunk: a long prompt as a whole would hold up the decoding rows
+        self._reuse.remember(
+            prefill, restored=False
+        )  # chunk by chunk: a long prompt as a whole would hold up the decoding rows
         if prefill.computed == len(prefill.tokens):
             self._reading.remove(prefill)
             self._place(prefill, len(self._decoding))

@@ -21,7 +21,8 @@ _arrivals = itertools.count()
 class Sequence:
     """Tokens of one request: the prompt, then what was sampled. `computed` of them have keys and values in `slot`.
 
-    `charged` tokens of the prompt have been counted as served to the client, computed or found in the cache.
+    `charged` tokens of the prompt have been counted as served to the client, computed or found in the cache. `restored`
+    are blocks that came from the store and have not been copied to the prefix cache.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class Sequence:
     cached_tokens: int = 0
     preempted: int = 0
     charged: int = 0
+    restored: range = range(0)
     admitted: float | None = None  # when it was given a row first, by `time.monotonic`
     latest_start: float | None = None  # when its prompt has to be begun, for its deadline
     finish_reason: FinishReason | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeai.engine import prefix_reuse
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.engine import Engine
 from edgeai.engine.kv_cache import GRANULE
@@ -147,6 +148,42 @@ def test_a_prompt_is_not_read_again_after_a_restart(tmp_path: Path, tiny_graph: 
         third = answer(again, [*PROMPT[:50], 1, 2, 3])  # from memory now, as far as it goes
         assert third[0].cached_tokens == 48
         assert store.stats().loaded == 12
+
+
+def test_the_first_token_does_not_wait_for_copies_of_what_was_restored(
+    tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come to the cache for the next time, some in each step."""
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
+        expected = tokens(answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT))
+        store.flush()
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
+        engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+        monkeypatch.setattr(prefix_reuse, "SLICE_BYTES", 5 * engine.cache.block_bytes)
+        engine.add("mine", PROMPT, GREEDY)
+        outputs, cached = [], []
+        while engine.has_work:
+            outputs += [output for _, output in engine.step()]
+            if outputs:
+                cached.append(engine.cache.used_bytes // engine.cache.block_bytes)
+        assert cached[:4] == [0, 5, 10, 12]
+        assert tokens(outputs) == expected
+        assert tokens(answer(engine, PROMPT)) == expected
+        assert store.stats().loaded == 12  # and not once more
+
+
+def test_an_answer_that_ends_early_leaves_what_was_restored_in_the_cache(
+    tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape
+) -> None:
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
+        answer(Engine(tiny_graph, tiny_shape, SETTINGS, store=store), PROMPT)
+        store.flush()
+    with closing(open_store(tmp_path, tiny_shape, SETTINGS)) as store:
+        engine = Engine(tiny_graph, tiny_shape, SETTINGS, store=store)
+        engine.add("mine", PROMPT, replace(GREEDY, max_tokens=1))
+        while engine.has_work:
+            engine.step()
+        assert engine.cache.used_bytes == 12 * engine.cache.block_bytes
 
 
 def test_a_damaged_block_is_computed_again(tmp_path: Path, tiny_graph: Path, tiny_shape: ModelShape) -> None:
