@@ -159,9 +159,8 @@ class Scheduler:
             return
         self._charge_prompt(prefill, prefill.computed + plan.chunk)
         prefill.computed += plan.chunk
-        self._reuse.remember(
-            prefill, restored=False
-        )  # chunk by chunk: a long prompt as a whole would hold up the decoding rows
+        # Chunk by chunk: a long prompt as a whole would hold up the decoding rows.
+        self._reuse.remember(prefill, restored=False)
         if prefill.computed == len(prefill.tokens):
             self._reading.remove(prefill)
             self._place(prefill, len(self._decoding))
