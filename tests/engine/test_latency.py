@@ -52,18 +52,19 @@ def read_beside(engine: Engine, rows: int) -> Reading:
 
 
 class KnownCosts(RunCosts):
-    """Runs of a machine on which a position takes 5 ms, and every run a tenth of a second more."""
+    """A position takes 5 s, and every run 100 s more: what this machine is doing meanwhile matters little."""
 
     def measured(self, positions: int, seconds: float) -> None:
         pass
 
     def seconds(self, positions: int) -> float:
-        return 0.1 + 0.005 * positions
+        return 100 + 5 * positions
 
 
 def test_drafts_are_shorter_while_a_prompt_is_read(repetitive_graph: Path, tiny_shape: ModelShape) -> None:
-    """Three rows in a quarter of a second, of which a tenth is spare: 25 positions; with full drafts it were 33."""
-    engine = Engine(repetitive_graph, tiny_shape, EngineSettings(threads=1, max_rows=4, chunk_tokens=16))
+    """Three rows in 250 s, of which a tenth is spare: 25 positions at most; with full drafts it were 33."""
+    settings = EngineSettings(threads=1, max_rows=4, chunk_tokens=16, latency_seconds=250)
+    engine = Engine(repetitive_graph, tiny_shape, settings)
     engine.drafts.costs = KnownCosts()
     verify, runs = engine.runner.verify, list[int]()
 
