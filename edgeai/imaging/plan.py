@@ -72,7 +72,7 @@ class Plan:
     @property
     def command_line_template(self) -> str:
         """The command line before it is known which slot it is for."""
-        always = ("root=@ROOT@", "rootfstype=erofs", "ro", "rootwait", "panic=10", "edgeai.slot=@SLOT@")
+        always = ("root=@ROOT@", "rootfstype=erofs", "ro", "panic=10", "edgeai.slot=@SLOT@")
         names = "net.ifnames=0"  # eth0 and wlan0, as people and Raspberry Pi Imager write them in network-config
         return " ".join((*always, names, *self.board.command_line))
 

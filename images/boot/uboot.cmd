@@ -23,7 +23,7 @@ if test ${tries} -gt 0; then
     fi
 fi
 for slot in ${order} a b; do
-    if test -e ${part} /${slot}/release.json && load ${part} ${block} /${slot}/cmdline.env; then
+    if test -e ${part} /${slot}/release.json && test -e ${part} /${slot}/initrd.img && load ${part} ${block} /${slot}/cmdline.env; then
         echo edgeai: starting slot ${slot}
         env import -t ${block} ${filesize} bootargs
         setenv trial
