@@ -170,7 +170,7 @@ def network(lab: Lab) -> None:
     require(not came_through.strip(), f"the firewall let through: {came_through}")
     owners = machine.run("stat -c %U /data/edgeai/models/* /data/edgeai/bundles/* | sort -u")
     require(owners.split() == ["edgeai"], f"files of the server's belong to {owners}")
-    machine.run(f"edgeai verify twin && {FORGET_TWIN}; sync", within=300)
+    machine.run(f"set -e; cd /; edgeai verify twin; {FORGET_TWIN}; sync", within=300)
 
 
 def update(lab: Lab) -> None:

@@ -139,7 +139,7 @@ class Cuts:
         require(there or not passed(machine, "imported"), "a model that was said to be installed is lost")
         if not there:
             machine.run(IMPORT_TWIN, within=1200)
-        machine.run("edgeai verify twin", within=300)
+        machine.run("cd / && edgeai verify twin", within=300)
 
     @property
     def moments(self) -> dict[str, Callable[[], int]]:

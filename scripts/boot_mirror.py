@@ -8,11 +8,17 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         """What was asked for is the caller's to tell."""
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send a file, or what of it the other side wants to have."""
+        with contextlib.suppress(ConnectionError):
+            super().copyfile(source, outputfile)
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class Store:
         Raises as `get` and `Package.open` do.
         """
         path = Path(model)
-        if "/" in model or (path / MANIFEST_NAME).is_file():
+        if "/" in model or _is_package(path):
             return Package.open(path, verify=verify)
         return self.get(model, verify=verify)
 
@@ -135,3 +135,11 @@ def _copy(package: Package, folder: Path) -> None:
         except OSError as error:
             durable.raise_if_full(error, folder / name, package.size_bytes)
             raise
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder holds a package, as far as this user may look: the current one may be somebody else's."""
+    try:
+        return (folder / MANIFEST_NAME).is_file()
+    except PermissionError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from edgeai.errors import InvalidInput, NotFound, PackageError
 from edgeai.package import Package, Store
+from edgeai.package.ownership import as_owner_of
 from tests.fixtures.patience import PATIENCE
 from tests.package.conftest import write_package
 
@@ -106,6 +108,21 @@ def test_a_model_is_opened_by_name_or_by_folder(
 
 INSTALL = "import sys; from pathlib import Path; from edgeai.package import Store; "
 INSTALL += "Store(Path(sys.argv[1])).install(Path(sys.argv[2]))"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+def test_a_name_is_found_from_a_folder_of_somebody_else(
+    store: Store, make_package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.install(make_package().path)
+    closed, home = tmp_path / "closed", store.folder
+    closed.mkdir(mode=0o700)
+    for folder in (home, *home.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    os.chown(home, 65533, 65533)
+    monkeypatch.chdir(closed)
+    with as_owner_of(home):
+        assert store.open("small").name == "small"
 
 
 def test_a_second_writer_waits_for_the_first(store: Store, make_package: Make) -> None:
