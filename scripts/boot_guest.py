@@ -79,6 +79,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             print("offered", socket.inet_ntoa(answer[16:20]))
             break
 END
+# The reply goes to everybody, from an address that this side has no route to yet: DHCP clients read it off the wire.
+ip netns exec client sh -c 'for way in all wlan1; do echo 0 >/proc/sys/net/ipv4/conf/$way/rp_filter; done'
 ip netns exec client python3 /tmp/discover.py
 ip netns exec client ip addr add 10.42.0.200/24 dev wlan1
 ip netns exec client python3 -c 'import urllib.request as u
