@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,8 @@ def test_the_rules_have_the_set_that_is_written_to() -> None:
     assert "ip daddr . tcp dport @asked accept" in RULES.read_text()
 
 
-# As root of a network of its own: a card, a router behind it, the rules, and a datagram from each port to each address.
+ADDRESSES = ("224.0.0.251", "255.255.255.255", "192.168.1.9", "10.1.2.3", "192.0.2.1", "8.8.8.8")
+# As root of a network of its own: a card, a router behind it, the rules, and a datagram from one port to each address.
 SEND = f"""set -e
 ip link set lo up
 ip link add cable type veth peer name router
@@ -76,21 +78,40 @@ ip addr add 192.168.1.5/24 dev cable
 ip link set cable up
 ip route add default via 192.168.1.1
 nft -f {RULES}
+{{opened}}
 exec {sys.executable} -c '
 import socket
-for source in (5353, 5000):
-    for address in ("224.0.0.251", "192.168.1.9", "10.1.2.3", "192.0.2.1", "8.8.8.8"):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.bind(("", source))
-            try:
-                one.sendto(b"x", (address, 5353))
-                print(source, address)
-            except PermissionError:
-                pass'
+for address in {json.dumps(ADDRESSES)}:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        one.bind(("", {{source}}))
+        try:
+            one.sendto(b"x", (address, {{target}}))
+            print(address)
+        except PermissionError:
+            pass'
 """
+needs_nft = pytest.mark.skipif(
+    not all(map(shutil.which, ("nft", "unshare", "ip"))), reason="the kernel's own judgement needs nft"
+)
+ACCESS_POINT = "nft 'add element inet edgeai udp_in { 67 }'"
 
 
-@pytest.mark.skipif(not all(map(shutil.which, ("nft", "unshare", "ip"))), reason="the kernel's own judgement needs nft")
+def let_out(source: int, target: int, opened: str = "") -> list[str]:
+    """The addresses to which the rules let a datagram out."""
+    script = SEND.format(source=source, target=target, opened=opened)
+    done = subprocess.run(["unshare", "-rn", "sh", "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@needs_nft
 def test_multicast_dns_stays_in_the_building() -> None:
-    sent = subprocess.run(["unshare", "-rn", "sh", "-c", SEND], capture_output=True, text=True, check=True).stdout
-    assert sent.splitlines() == ["5353 224.0.0.251", "5353 192.168.1.9", "5353 10.1.2.3"]
+    assert let_out(5353, 5353) == ["224.0.0.251", "192.168.1.9", "10.1.2.3"]
+    assert let_out(5000, 5353) == []
+
+
+@needs_nft
+def test_an_access_point_answers_those_who_ask_for_an_address() -> None:
+    assert let_out(67, 68) == []
+    assert "255.255.255.255" in let_out(67, 68, ACCESS_POINT)
+    assert let_out(67, 53, ACCESS_POINT) == []
