@@ -161,7 +161,7 @@ def power_cuts(lab: Lab) -> None:
     cuts.prepare()
     for name, moment in itertools.cycle(cuts.moments.items()):
         times = moment()
-        lab.start(within=400)
+        cuts.usual = min(cuts.usual, lab.start(within=400))  # the first one may have been on a busy machine
         try:
             cuts.check(name)
         except RuntimeError as error:
