@@ -68,8 +68,9 @@ def digits_of(offsets: Floats, bits: int) -> Digits:
     """The nearest offsets that two digits of -2^(bits - 1) to 2^(bits - 1) - 1 give, with one step for each row."""
     base, zero = 1 << bits, 1 << (bits - 1)
     least, most = -zero * (base + 1), (zero - 1) * (base + 1)
-    step = np.maximum(offsets.max(axis=1) / most, offsets.min(axis=1) / least).astype(np.float16)
-    step = np.where(step > 0, np.nextafter(step, np.float16(np.inf)), step)  # rounded up, so that all are reached
+    reach = np.maximum(offsets.max(axis=1) / most, offsets.min(axis=1) / least)
+    step = reach.astype(np.float16)
+    step = np.where(reach > 0, np.nextafter(step, np.float16(np.inf)), step)  # rounded up, so that all are reached
     inverse = np.divide(1, step, out=np.zeros(len(step), np.float32), where=step != 0, dtype=np.float32)
     whole = np.clip(np.rint(offsets * inverse[:, None]), least, most).astype(np.int32)
     low = (whole + zero) % base - zero
