@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench_machine import circumstances, multiplies_bytes_by
-from bench_rows import Comparison, Row, Sides, add_outputs, names_beside, page, publish, row_of
+from bench_rows import Comparison, Row, Sides, add_outputs, names_beside, page, publish, row_of, settings_told
 from patience import PATIENCE
 
 from edgeai.measure.throughput import DECODE_TOKENS
@@ -188,15 +188,14 @@ def limits_text(package: Path, rows: Sequence[Row], bandwidth: float, rate: floa
 
 def flash_text(tried: Mapping[str, Tried]) -> str:
     """What the peer was measured with, and what the other setting gave."""
-    files = {"same": "the same weights", "best": "Q4_0"}
-    parts = []
-    for name, metrics in tried.items():
-        each = [
-            f"{metric} {faster(speeds)} ({' and '.join(f'{speed:.1f} {setting}' for setting, speed in speeds.items())})"
+    told = {
+        name: {
+            metric: (faster(speeds), {setting: f"{speed:.1f}" for setting, speed in speeds.items()})
             for metric, speeds in metrics.items()
-        ]
-        parts.append(f"{files[name]}: {', '.join(each)}")
-    return f"llama.cpp's flash attention was set to what was faster, tokens/s. {'; '.join(parts)}."
+        }
+        for name, metrics in tried.items()
+    }
+    return f"llama.cpp's flash attention was set to what was faster, tokens/s. {settings_told(told)}."
 
 
 def main() -> None:

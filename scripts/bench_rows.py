@@ -137,3 +137,16 @@ def publish(text: str, found: Comparison, args: argparse.Namespace) -> None:
     if args.json:
         document = {"rows": [dataclasses.asdict(row) for row in found.rows], "labels": found.labels, **found.facts}
         write_file(args.json, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def settings_told(tried: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]]) -> str:
+    """What peers were measured with: by contestant and metric the setting that was chosen, and each one's figure."""
+    files = {"same": "the same weights", "best": "Q4_0"}
+    parts = []
+    for name, metrics in tried.items():
+        each = [
+            f"{metric} {chosen} ({' and '.join(f'{figure} {setting}' for setting, figure in figures.items())})"
+            for metric, (chosen, figures) in metrics.items()
+        ]
+        parts.append(f"{files[name]}: {', '.join(each)}")
+    return "; ".join(parts)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench_machine import circumstances, llama_server_version
-from bench_rows import Comparison, Sides, add_outputs, names_beside, page, publish, row_of
+from bench_rows import Comparison, Sides, add_outputs, names_beside, page, publish, row_of, settings_told
 from process_cost import PeakMemory, cost_of
 from server_client import chat, chats
 from servers import FlashAttention, Server, edgeai_server, find_llama_server, llama_server
@@ -202,17 +202,15 @@ def compare(sides: Sides, plan: Plan, *, rounds: int) -> Comparison:
 
 def flash_text(peers: Mapping[str, Contestant]) -> str:
     """What the peer was measured with, and what the other setting gave."""
-    files = {"same": "the same weights", "best": "Q4_0"}
-    parts = []
-    for name, peer in peers.items():
-        each = [
-            f"{metric} {peer.setting(metric)}"
-            f" ({' and '.join(f'{figures[metric]:.2f} {setting}' for setting, figures in peer.tried.items())})"
+    told = {
+        name: {
+            metric: (peer.setting(metric), {setting: f"{found[metric]:.2f}" for setting, found in peer.tried.items()})
             for metric in METRICS
             if metric not in IDLE
-        ]
-        parts.append(f"{files[name]}: {', '.join(each)}")
-    return f"llama-server's --flash-attn was set to what was better. {'; '.join(parts)}."
+        }
+        for name, peer in peers.items()
+    }
+    return f"llama-server's --flash-attn was set to what was better. {settings_told(told)}."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
