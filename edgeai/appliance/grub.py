@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeai.appliance.loader import TRIES, Choice, Slot, as_slot
+from edgeai.appliance.loader import TRIES, Choice, Slot, parse_choice
 from edgeai.errors import StateDamaged
 from edgeai.package.durable import SECTOR_BYTES, overwrite_sector
 
@@ -45,11 +45,8 @@ class Grub:
     def read(self) -> Choice:
         """What GRUB is told. Raises `StateDamaged`."""
         values = parse_environment(self.environment.read_bytes(), self.environment)
-        trying, tries = values.get("try", ""), values.get("tries", "") or "0"
-        if not tries.isdecimal():
-            raise StateDamaged(f"{self.environment} has tries={tries}", "it is to be a number")
-        good = as_slot(values.get("good", ""), self.environment)
-        return Choice(good, as_slot(trying, self.environment) if trying else None, int(tries) if trying else None)
+        trying, tries = values.get("try") or None, values.get("tries") or "0"
+        return parse_choice(values.get("good", ""), trying, tries, self.environment)
 
     def set_trial(self, slot: Slot) -> None:
         """Start `slot` at most `TRIES` times."""

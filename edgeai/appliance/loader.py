@@ -52,3 +52,11 @@ def as_slot(text: str, where: Path) -> Slot:
     if text not in SLOTS:
         raise StateDamaged(f"{where} names slot {text!r}", "a slot is a or b")
     return text
+
+
+def parse_choice(good: str, trying: str | None, tries: str, where: Path) -> Choice:
+    """A choice from a loader's texts; `trying` is None where nothing is tried. Raises `StateDamaged`, naming it."""
+    if not tries.isdecimal():
+        raise StateDamaged(f"{where} has tries={tries}", "it is to be a number")
+    slot = as_slot(good, where)
+    return Choice(slot) if trying is None else Choice(slot, as_slot(trying, where), int(tries))

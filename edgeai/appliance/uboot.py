@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeai.appliance.loader import TRIES, Choice, Slot, as_slot
+from edgeai.appliance.loader import TRIES, Choice, Slot, parse_choice
 from edgeai.errors import StateDamaged
 from edgeai.package.durable import SECTOR_BYTES, overwrite_sector
 
@@ -42,11 +42,10 @@ class UBoot:
     def read(self) -> Choice:
         """What U-Boot is told. Raises `StateDamaged`."""
         values = self._values()
-        trying, tries = values.get("try", NONE), values.get("tries", "0")
-        if not tries.isdecimal():
-            raise StateDamaged(f"{self.disk} has tries={tries}", "it is to be a number")
-        good = as_slot(values.get("good", ""), self.disk)
-        return Choice(good) if trying == NONE else Choice(good, as_slot(trying, self.disk), int(tries))
+        trying = values.get("try", NONE)
+        return parse_choice(
+            values.get("good", ""), None if trying == NONE else trying, values.get("tries", "0"), self.disk
+        )
 
     def set_trial(self, slot: Slot) -> None:
         """Start `slot` at most `TRIES` times."""
