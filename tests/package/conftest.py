@@ -9,6 +9,7 @@ import pytest
 
 from edgeai.package import Package, PackageWriter
 from edgeai.package.manifest import Architecture, Licence, Manifest, Origin, Quality, Quantization, TokenIds
+from tests.package.stored_blocks import Clock
 
 CONTENT = {
     "model.onnx": b"a graph",
@@ -54,3 +55,8 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
         return write_package(tmp_path / "made" / name, name, **content)
 
     return make
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,26 +18,7 @@ from edgeai.package import durable
 from edgeai.package.block_store import DAY, LEDGER_NAME, PAUSE_SECONDS, UNUSED_SECONDS, BlockStore, remove_unused
 from edgeai.package.kv_blocks import HEADER, BlockFormat
 from tests.fixtures.patience import PATIENCE, eventually
-
-SHAPE = (2, 2, 4)
-FORM = BlockFormat(SHAPE)
-SIZE = HEADER.size + 2 * 2 * 4 * 4
-PLENTY = 1000 * SIZE
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0 * DAY
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.package.stored_blocks import FORM, PLENTY, SHAPE, SIZE, Clock, block, fill, held, key
 
 
 @pytest.fixture
@@ -58,31 +33,6 @@ def open_store(tmp_path: Path, opened: list[BlockStore], clock: Clock, **changes
     settings = {"disk_bytes": PLENTY, "daily_bytes": PLENTY, "queued_bytes": PLENTY} | changes
     opened.append(BlockStore(tmp_path / "kv", FORM, clock=clock, **settings))
     return opened[-1]
-
-
-def key(number: int) -> bytes:
-    return hashlib.blake2b(bytes([number]), digest_size=16).digest()
-
-
-def block(number: int) -> np.ndarray:
-    return np.random.default_rng(number).normal(size=SHAPE).astype(np.float32)
-
-
-def fill(store: BlockStore, *numbers: int) -> None:
-    for number in numbers:
-        assert store.offer(key(number), block(number))
-    store.flush()
-
-
-def held(store: BlockStore, count: int = 40) -> list[int]:
-    """Numbers of the blocks that load, each equal to what was offered."""
-    found = []
-    for number in range(count):
-        loaded = store.load(key(number)) if key(number) in store else None
-        if loaded is not None:
-            np.testing.assert_array_equal(loaded, block(number))
-            found.append(number)
-    return found
 
 
 def files(tmp_path: Path) -> list[Path]:
@@ -467,94 +417,3 @@ def test_a_folder_that_is_open_stays_however_long_that_lasts(tmp_path: Path) -> 
         assert held(store) == [1]
     remove_unused(tmp_path, keep="other")
     assert not folder.exists()
-
-
-class PowerCut(BaseException):
-    """Nothing after this moment happens."""
-
-
-class Disk:
-    """Lets so many changes of the disk happen, and no more: writes (in halves), syncs, renames and removals."""
-
-    def __init__(self, changes: int, patch: pytest.MonkeyPatch) -> None:
-        self.left = changes
-        fsync, rename, unlink = os.fsync, Path.rename, Path.unlink
-        patch.setattr(os, "fsync", lambda descriptor: self.change(fsync, descriptor))
-        patch.setattr(Path, "rename", lambda path, target: self.change(rename, path, target))
-        patch.setattr(Path, "unlink", lambda path, missing_ok=False: self.change(unlink, path, missing_ok))
-        patch.setattr(durable, "chunks_of", self.halves)
-
-    def change(self, do: Callable[..., Any], *arguments: Any) -> Any:
-        if not self.left:
-            raise PowerCut  # for ever: what tidies up after an exception does not run either
-        self.left -= 1
-        return do(*arguments)
-
-    def halves(self, data: durable.Data) -> Iterator[durable.Chunk]:
-        for chunk in (data,) if isinstance(data, (bytes, memoryview)) else data:
-            for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]):
-                yield self.change(lambda part: part, half)
-
-
-def test_a_power_cut_at_every_write_leaves_whole_blocks_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    """The disk stops after n changes, for every n until all is written; what it holds then is opened again."""
-    survived: list[int] = []
-    complete = False
-    while not complete:
-        folder = tmp_path / str(len(survived))
-        with monkeypatch.context() as patch:
-            patch.setattr(BlockStore, "_write_all", lambda self: None)  # the test itself is the writer
-            store = BlockStore(folder, FORM, disk_bytes=3 * SIZE, daily_bytes=PLENTY, clock=clock)
-            Disk(len(survived), patch)
-            complete = write_until_the_cut(store)
-        again = BlockStore(folder, FORM, disk_bytes=PLENTY, daily_bytes=PLENTY, clock=clock)
-        survived.append(len(held(again)))  # each is compared with what was written
-        assert again.stats().damaged == 0
-        again.close()
-    assert len(survived) > 60
-    assert survived[0] == 0
-    assert set(survived) == {0, 1, 2, 3}
-
-
-def write_until_the_cut(store: BlockStore) -> bool:
-    """Five blocks into room for three; whether nothing was cut."""
-    try:
-        for number in range(5):
-            store._write(key(number), block(number))
-    except PowerCut:
-        return False
-    return True
-
-
-WRITE_FOR_EVER = """
-import sys, itertools
-from pathlib import Path
-from tests.fixtures.patience import PATIENCE
-from tests.package.test_block_store import BlockStore, FORM, SIZE, PLENTY, key, block
-store = BlockStore(Path(sys.argv[1]), FORM, disk_bytes=30 * SIZE, daily_bytes=10**9)
-for number in itertools.cycle(range(40)):
-    store.offer(key(number), block(number))
-    store.flush()
-    if number == 3:
-        print("ready", flush=True)
-"""
-
-
-def test_a_process_killed_at_any_moment_leaves_whole_blocks(tmp_path: Path) -> None:
-    chance = random.Random(11)
-    total = 0
-    for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, tmp_path / "kv"], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        with process.stdout:
-            process.stdout.readline()
-            time.sleep(chance.random() * 0.05)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        store = BlockStore(tmp_path / "kv", FORM, disk_bytes=PLENTY, daily_bytes=10**9)
-        total += len(held(store))
-        assert store.stats().damaged == 0
-        store.close()
-    assert total > 6

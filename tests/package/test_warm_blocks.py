@@ -15,7 +15,7 @@ from edgeai.package.block_store import BlockStore
 from edgeai.package.kv_blocks import HEADER, BlockFormat
 from edgeai.package.manifest import WarmBlocks
 from edgeai.package.warm_blocks import LayeredStore, WarmStore, open_warm
-from tests.package.test_block_store import SHAPE, block, key
+from tests.package.stored_blocks import SHAPE, block, key
 
 Make = Callable[..., Package]
 FORM = BlockFormat(SHAPE, owner="me")
