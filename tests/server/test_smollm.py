@@ -124,17 +124,19 @@ def test_a_client_that_does_not_wait_for_the_answer_frees_its_slot(served: Serve
 
 
 def check_health(served: Served, while_alive: threading.Thread) -> None:
-    """/health keeps answering, and none of its answers takes a fair part of what the thread is waiting for."""
-    slowest, answers, begun = 0.0, 0, time.perf_counter()
+    """/health keeps answering, and none of its answers takes a fair part of what the thread is waiting for.
+
+    One may: a busy machine takes the processor away for a second once in a while. A server that blocks does so each time.
+    """
+    waits, begun = [], time.perf_counter()
     with httpx.Client(timeout=PATIENCE) as client:
         while while_alive.is_alive():
             started = time.perf_counter()
             assert client.get(f"{served.url}/health", timeout=PATIENCE).json()["status"] == "ok"
-            slowest = max(slowest, time.perf_counter() - started)
-            answers += 1
+            waits.append(time.perf_counter() - started)
             time.sleep(0.02)
-    assert answers >= 10
-    assert slowest < max(0.5, (time.perf_counter() - begun) / 5)
+    assert len(waits) >= 10
+    assert sorted(waits)[-2] < max(0.5, (time.perf_counter() - begun) / 5)
 
 
 def test_health_answers_while_a_long_prompt_is_read(served: Served, client: openai.OpenAI) -> None:
