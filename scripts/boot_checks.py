@@ -9,6 +9,7 @@ from collections.abc import Callable
 from boot_cuts import power_cuts
 from boot_guest import (
     ACCESS_POINT,
+    ASIDE,
     ATTEMPTS,
     BREAK_OTHER,
     COPY_TO_OTHER,
@@ -141,7 +142,7 @@ def usb_stick(lab: Lab) -> None:
     lab.start_with_key()
     lab.trust_publisher()
     bundle = lab.model
-    machine.run("rm -r /data/edgeai/models/*; sync")
+    machine.run(f"set -e; cd /; {FORGET_TWIN}; mkdir {ASIDE}; mv /data/edgeai/models/* {ASIDE}; sync")
     machine.cut()
     stick = machine.work / "stick.img"
     make_stick(stick, [bundle])
@@ -150,6 +151,7 @@ def usb_stick(lab: Lab) -> None:
     machine.run("sync")
     notes = machine.run("cat /run/edgeai/notes")
     require(f"{bundle.name}: installed" in notes, f"the screen says: {notes}")
+    machine.run(f"set -e; cd /; {FORGET_TWIN}; mv {ASIDE}/* /data/edgeai/models; rmdir {ASIDE}; sync")
 
 
 def network(lab: Lab) -> None:

@@ -88,6 +88,7 @@ print(u.urlopen("http://10.42.0.1/health/live", timeout=60).read().decode())'
 """
 SEND_MODEL = 'cd "$(ls -d /data/edgeai/models/* | head -n1)" && tar -c .'
 IMPORT_TWIN = "edgeai import /data/twin.bundle"
+ASIDE = "/data/aside"  # where models are while a board has none
 FORGET_TWIN = "rm -rf /data/edgeai/models/twin /data/edgeai/incoming"
 TRUST_PUBLISHER = "[ -e /data/keys/system/publisher.pub ] || edgeai trust add --system /data/publisher.pub; sync"
 UPDATE = "edgeai update /data/system.bundle --allow-downgrade"

@@ -126,7 +126,7 @@ def test_a_client_that_does_not_wait_for_the_answer_frees_its_slot(served: Serve
 def check_health(served: Served, while_alive: threading.Thread) -> None:
     """/health keeps answering, and none of its answers takes a fair part of what the thread is waiting for.
 
-    One may: a busy machine takes the processor away for a second once in a while. A server that blocks does so each time.
+    One may: a busy machine takes the processor away for a second at times. A server that blocks does so each time.
     """
     waits, begun = [], time.perf_counter()
     with httpx.Client(timeout=PATIENCE) as client:
