@@ -115,6 +115,7 @@ class ServerSettings:
     max_context: int | None = setting(None, "context", least=1)  # tokens of one sequence
     kv_budget_bytes: int | None = setting(None, "kv_budget", least=1)  # for the KV cache of all sequences
     kv_type: Literal["float32", "int8"] | None = None  # of the KV cache
+    prompt_weights: bool = True  # int8 ones that prompts are read with, for packages that have them
     kv_disk_bytes: int | None = setting(None, "kv_disk", least=0)  # for prompts that survive a restart; 0: none
     kv_daily_bytes: int = setting(2 << 30, "kv_writes", least=0)  # most of them to write in a day: SD cards wear
     threads: int | None = setting(None, least=1)

@@ -28,6 +28,7 @@ from edgeai.engine.adapters import Adapter
 from edgeai.engine.async_engine import AsyncEngine
 from edgeai.engine.config import EngineSettings, KVType, ModelShape
 from edgeai.engine.engine import Engine
+from edgeai.engine.prompt_reader import PromptGraph
 from edgeai.engine.request import FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.terms import DEFAULT_TERMS, Terms
 from edgeai.errors import InvalidInput, PackageError
@@ -37,7 +38,7 @@ from edgeai.package.adapters import SEPARATOR, InstalledAdapter
 from edgeai.package.block_store import BlockStore, remove_unused
 from edgeai.package.kv_blocks import BlockFormat
 from edgeai.package.manifest import Manifest
-from edgeai.package.package import Package
+from edgeai.package.package import Graphs, Package
 from edgeai.package.warm_blocks import LayeredStore, open_warm
 from edgeai.text.chat_template import ChatTemplate
 from edgeai.text.prompt import encode_chat
@@ -94,11 +95,12 @@ class _LoadedModel:
         limits = settings or default_settings(manifest)
         self.store = open_store(package, limits, disk)
         with ThreadPoolExecutor(1, "edgeai-load") as pool:  # onnxruntime lets Python go on while it loads the graph
-            graph, adapter_graph = package.graphs(limits.kv_type)
+            graphs = package.graphs(limits.kv_type)
             shape = model_shape(manifest, limits.kv_type)
             text = load_text(package) if limits.tight else None  # first, where the engine measures what is left
-            parts = partial(Engine, store=self.store, adapter_graph=adapter_graph, governor=make_governor())
-            engine = pool.submit(parts, graph, shape, limits)
+            parts = partial(Engine, store=self.store, governor=make_governor())
+            others = {"adapter_graph": graphs.adapters, "prompt_graph": prompt_graph(package, graphs)}
+            engine = pool.submit(parts, graphs.plain, shape, limits, **others)
             self.tokenizer, self.template = text or load_text(package)
         self.grammars = GrammarCompiler(self.tokenizer, manifest.tokens.eos)
         self._engine = engine.result()
@@ -265,6 +267,12 @@ class AsyncModel(_LoadedModel):
         await self.engine.close()
         if self.store is not None:
             await asyncio.to_thread(self.store.close)
+
+
+def prompt_graph(package: Package, graphs: Graphs) -> PromptGraph | None:
+    """The graph that reads prompts, for packages that have one."""
+    weights = package.prompt_weights
+    return None if graphs.prompts is None or weights is None else PromptGraph(graphs.prompts, weights)
 
 
 def require_decoder(manifest: Manifest) -> None:

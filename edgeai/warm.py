@@ -55,7 +55,7 @@ def warm(
     cold = replace(package, manifest=without_warm(package.manifest))  # or blocks that are there would be taken again
     if not prompts:
         return _publish(cold, package.path, None, {})
-    settings = settings or default_settings(package.manifest, max_rows=1)
+    settings = replace(settings or default_settings(package.manifest, max_rows=1), prompt_weights=False)
     blocks: dict[bytes, Block] = {}
     lengths = []
     with Model.load(cold, settings) as model:

@@ -1,7 +1,7 @@
 """Writes an ONNX graph node by node, its weights streamed to one external file.
 
 Nothing here knows about language models. Weights are appended to the file as they are given, so that a build holds one
-tensor at a time; two initializers may name the same bytes.
+tensor at a time; two initializers may name the same bytes, also those of another graph's file in the same folder.
 """
 
 from __future__ import annotations
@@ -24,15 +24,37 @@ ALIGNMENT = 64  # bytes; a cache line, and enough for every vector load
 Array = NDArray[Any]
 
 
+class StoredWeights:
+    """The weights that a graph which is written already keeps in its external files, found by name and content."""
+
+    def __init__(self, graph: Path) -> None:
+        self._folder = graph.parent
+        initializers = onnx.load(graph, load_external_data=False).graph.initializer
+        self._tensors = {tensor.name: tensor for tensor in initializers if tensor.external_data}
+
+    def find(self, name: str, values: Array) -> onnx.TensorProto | None:
+        """The tensor of this name, where it has the same type, shape and bytes as `values`."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.data_type != helper.np_dtype_to_tensor_dtype(values.dtype):
+            return None
+        if tuple(tensor.dims) != values.shape:
+            return None
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        at, length = int(place["offset"]), int(place["length"])
+        stored = np.memmap(self._folder / place["location"], mode="r", offset=at, shape=length) if length else b""
+        return tensor if bytes(stored) == values.tobytes() else None
+
+
 class GraphBuilder:
     """Collects nodes, inputs, outputs and initializers, and streams the latter to `weights`.
 
     Use as a context manager; `save` writes the graph beside the weights file. Names are made by counting, so the same
-    calls give the same bytes.
+    calls give the same bytes. Weights that are `stored` by another graph are not stored again.
     """
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, stored: StoredWeights | None = None) -> None:
         self._weights = weights
+        self._stored = stored
         self._file: IO[bytes] = weights.open("wb")
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -97,8 +119,12 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, values: Array) -> str:
-        """Append a tensor to the weights file."""
+        """Append a tensor to the weights file, if it is not stored already."""
         values = np.ascontiguousarray(values)
+        known = None if self._stored is None else self._stored.find(name, values)
+        if known is not None:
+            self._initializers.append(known)
+            return name
         start = self._file.tell()
         padding = -start % ALIGNMENT
         self._file.write(b"\0" * padding)
@@ -112,6 +138,18 @@ class GraphBuilder:
         location = {entry.key: entry.value for entry in original.external_data}
         self._reference(name, dtype, shape, int(location["offset"]), int(location["length"]))
         return name
+
+    def prune(self) -> None:
+        """Leave out what no output depends on; weights that were written stay in the file."""
+        wanted = {output.name for output in self._outputs}
+        kept: list[onnx.NodeProto] = []
+        for node in reversed(self._nodes):
+            if not wanted.isdisjoint(node.output):
+                kept.append(node)
+                wanted.update(node.input)
+        self._nodes = kept[::-1]
+        self._inputs = [value for value in self._inputs if value.name in wanted]
+        self._initializers = [tensor for tensor in self._initializers if tensor.name in wanted]
 
     def save(self, path: Path, *, name: str, opset: int = OPSET) -> None:
         """Write the graph to `path`; the weights file has to stay in the same folder."""

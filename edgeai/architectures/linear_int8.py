@@ -35,6 +35,8 @@ def has_row_scales(tensor: Tensor) -> bool:
 class Int8LinearBuilder(LinearBuilder):
     """Adds integer products to a graph, sharing the codes of an activation among all products that read it."""
 
+    unsigned = False  # codes of activations; signed ones take fewer operators
+
     def __init__(self, graph: GraphBuilder) -> None:
         super().__init__(graph)
         self._codes: dict[str, tuple[str, str]] = {}
@@ -45,7 +47,7 @@ class Int8LinearBuilder(LinearBuilder):
             return super().matmul(x, name, tensor, bias)
         codes = self.graph.weight(f"{name}.codes", signed(tensor).T)
         scales = self.graph.weight(f"{name}.scales", row_scales(tensor))
-        y = int8_product(self.graph, self.quantized(x, tensor), codes, scales)
+        y = int8_product(self.graph, self.quantized(x, tensor), codes, scales, unsigned=self.unsigned)
         return y if bias is None else self.graph.op("Add", [y, bias])
 
     def quantized(self, x: str, tensor: BlockTensor) -> tuple[str, str]:
@@ -54,7 +56,7 @@ class Int8LinearBuilder(LinearBuilder):
         if tensor.column_scales is not None:
             balanced = self._balanced(x, graph.constant(tensor.column_scales))
         if balanced not in self._codes:
-            self._codes[balanced] = quantized_rows(graph, balanced, tensor.codes.shape[1])
+            self._codes[balanced] = quantized_rows(graph, balanced, tensor.codes.shape[1], unsigned=self.unsigned)
         return self._codes[balanced]
 
     def _balanced(self, x: str, factors: str) -> str:
@@ -85,7 +87,8 @@ class Int8Table:
         """Product of x [1, n, hidden_size] and the transposed table → [1, n, vocab_size]; turned when it is loaded."""
         graph = self.linear.graph
         turned = graph.op("Transpose", [self.codes], perm=[1, 0])
-        return int8_product(graph, self.linear.quantized(x, self.table), turned, self.scales)
+        rows = self.linear.quantized(x, self.table)
+        return int8_product(graph, rows, turned, self.scales, unsigned=self.linear.unsigned)
 
 
 def write_table(linear: Int8LinearBuilder, name: str, tensor: BlockTensor) -> Int8Table:

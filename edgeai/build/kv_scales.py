@@ -11,10 +11,22 @@ from numpy.typing import NDArray
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.int8_cache import write_int8_cache_graph
 from edgeai.build.validate import GraphRun
-from edgeai.package.manifest import ADAPTER_GRAPH_NAME, INT8_ADAPTER_GRAPH_NAME, INT8_GRAPH_NAME
+from edgeai.package.manifest import (
+    ADAPTER_GRAPH_NAME,
+    GRAPH_NAME,
+    INT8_ADAPTER_GRAPH_NAME,
+    INT8_GRAPH_NAME,
+    INT8_PROMPT_GRAPH_NAME,
+    PROMPT_GRAPH_NAME,
+)
 
 TOKENS = 2048  # of calibration text
 LARGEST_CODE = 127
+GRAPHS = {
+    GRAPH_NAME: INT8_GRAPH_NAME,
+    ADAPTER_GRAPH_NAME: INT8_ADAPTER_GRAPH_NAME,
+    PROMPT_GRAPH_NAME: INT8_PROMPT_GRAPH_NAME,
+}
 MARGIN = 1.05  # for text that reaches a little further than the calibration did
 
 
@@ -31,7 +43,8 @@ def kv_scales(graph: Path, config: DecoderConfig, segments: Sequence[Sequence[in
 
 
 def write_int8_caches(graph: Path, config: DecoderConfig, segments: Sequence[Sequence[int]]) -> None:
-    """Write the graphs with an int8 cache beside `graph` and the one that takes adapters."""
+    """Write the graphs with an int8 cache beside `graph`, the one that takes adapters, and one for prompts if any."""
     scales = kv_scales(graph, config, segments)
-    write_int8_cache_graph(graph, scales, graph.with_name(INT8_GRAPH_NAME))
-    write_int8_cache_graph(graph.with_name(ADAPTER_GRAPH_NAME), scales, graph.with_name(INT8_ADAPTER_GRAPH_NAME))
+    for name, int8_name in GRAPHS.items():
+        if graph.with_name(name).exists():
+            write_int8_cache_graph(graph.with_name(name), scales, graph.with_name(int8_name))

@@ -16,6 +16,7 @@ from edgeai.build.encoder.pipeline import build_encoder
 from edgeai.build.forms import FORMS
 from edgeai.build.kv_scales import TOKENS, write_int8_caches
 from edgeai.build.leftovers import require_all_used
+from edgeai.build.prompts import measure_prompts, write_prompts
 from edgeai.build.quantize.calibration import calibration_segments
 from edgeai.build.quantize.scheme import Job, as_asked
 from edgeai.build.quantize.scratch import Scratch
@@ -75,6 +76,7 @@ class BuildReport:
     size_bytes: int
     quantization: Quantization
     quality: Quality | EncoderQuality
+    prompt_kl: float | None = None  # nats per token: what weights for prompts, if there are any, change
 
 
 def build_package(
@@ -90,6 +92,7 @@ def build_package(
     context: int | None = None,
     adapter: Path | None = None,
     adapter_scale: float = 1.0,
+    prompt_weights: bool = False,
     home: Path,
     cache: Path,
     progress: Progress = silent,
@@ -101,15 +104,17 @@ def build_package(
     `context`: tokens the package is made for, by default the recipe's or the model's own; LongRoPE depends on it.
     `cpus`: the processors it is made for, which may decide how weights are stored; options and recipe then do not.
     `adapter` is a PEFT folder that is merged into the weights, times `adapter_scale`.
+    `prompt_weights` adds a second set of weights, int8, that prompts are read with; no limit of size counts them.
     `source_samples` lets the source answer the card's questions too, which takes a few passes of numpy for each.
     Nothing appears at the target unless all of it succeeds. Raises `EdgeaiError` of many kinds.
     """
     started = time.perf_counter()
     target = open_target(spec, cache, progress, accept_licence=accept_licence)
     if isinstance(target.source, FolderSource) and is_encoder(target.source.config):
-        if adapter or quantization or bits or cpus != GENERIC:
+        if adapter or quantization or bits or prompt_weights or cpus != GENERIC:
             raise InvalidInput(
-                "encoders take no adapter, and are always built in int8, for all processors", "leave the options out"
+                "encoders take no adapter or weights for prompts, and are always built in int8, for all processors",
+                "leave the options out",
             )
         package = build_encoder(
             target.source.path,
@@ -132,13 +137,17 @@ def build_package(
     if cpus.linear != "blocks":
         if quantization is not None:
             raise InvalidInput(f"target {cpus.name} decides how weights are stored", "leave --bits and the like out")
+        if prompt_weights:
+            raise InvalidInput(f"target {cpus.name} has int8 weights already", "leave --prompt-weights out")
         plan = QuantizationPlan(scheme="source", calibration=plan.calibration)
     with PackageWriter(out or Store(home).path_for(target.name, cpus.name)) as writer:
-        package = _write(writer, target, cpus, as_asked(plan, target.source), context, source_samples, cache, progress)
-    return report_of(package, started)
+        asked = as_asked(plan, target.source)
+        made = _write(writer, target, cpus, asked, context, source_samples, prompt_weights, cache, progress)
+    package, prompt_kl = made
+    return report_of(package, started, prompt_kl=prompt_kl)
 
 
-def report_of(package: Package, started: float, peak: int | None = None) -> BuildReport:
+def report_of(package: Package, started: float, peak: int | None = None, prompt_kl: float | None = None) -> BuildReport:
     """What was made, since `started` by the performance counter, in `peak` bytes or those of this process alone."""
     return BuildReport(
         package=package.path,
@@ -148,6 +157,7 @@ def report_of(package: Package, started: float, peak: int | None = None) -> Buil
         size_bytes=package.size_bytes,
         quantization=package.manifest.quantization,
         quality=package.manifest.measured,
+        prompt_kl=prompt_kl,
     )
 
 
@@ -158,9 +168,11 @@ def _write(
     plan: QuantizationPlan,
     context: int | None,
     source_samples: bool,
+    prompt_weights: bool,
     cache: Path,
     progress: Progress,
-) -> Package:
+) -> tuple[Package, float | None]:
+    """The package, and what `measure_prompts` says of it where it has weights for prompts."""
     source = target.source
     files = source.tokenizer()
     writer.write(TOKENIZER_NAME, files.tokenizer_json)
@@ -182,15 +194,20 @@ def _write(
             linear=FORMS[cpus.linear].builder,
         )
         require_all_used(source, stored.loaded)
+        quantization, written = stored.quantization(), writer.size_bytes
+        if prompt_weights:
+            write_prompts(job, stored.load, graph)
+        others = writer.size_bytes - written
         progress("measure the KV cache")
         write_int8_caches(graph, config, calibration_segments(files, TOKENS, plan.calibration))
-        require_size(writer.size_bytes, plan)
-        quantization = stored.quantization()
+        require_size(writer.size_bytes - others, plan)
         progress("validate")
+        ids = _validation_ids(files, config)
+        prompt_kl = measure_prompts(graph, config, ids) if prompt_weights else None
         quality = measure(
             graph,
             config,
-            _validation_ids(files, config),
+            ids,
             original=source.load,
             stored=made.load,
             requantized=quantization.scheme != "source",
@@ -212,7 +229,7 @@ def _write(
         samples=samples(graph, config, files, source.load, stored.parameters, progress, ask_source=source_samples),
         prompt=prompt_defaults(target.recipe, files),
     )
-    return writer.publish(manifest)
+    return writer.publish(manifest), prompt_kl
 
 
 def _validation_ids(files: TokenizerFiles, config: DecoderConfig) -> list[int]:

@@ -52,20 +52,30 @@ class GraphRun:
         self._session = OnnxSession(graph, threads=2)
         self._config = config
 
-    def logits(self, ids: Sequence[int], steps: Sequence[int]) -> Logits:
-        """Logits [tokens, vocab_size] of `ids`, computed in consecutive runs of `steps` tokens."""
-        return self._run(ids, steps, np.arange)[0]
+    def logits(self, ids: Sequence[int], steps: Sequence[int], cached: NDArray[Any] | None = None) -> Logits:
+        """Logits [tokens, vocab_size] of `ids`, computed in consecutive runs of `steps` tokens.
+
+        With what is `cached` of the first ones, [layers, 2, kv_heads, tokens, head_size], of the others only.
+        """
+        return self._run(ids, steps, np.arange, cached)[0]
 
     def cached(self, ids: Sequence[int]) -> NDArray[Any]:
         """Keys and values [layers, 2, kv_heads, tokens, head_size] that `ids` leave in the cache."""
         return self._run(ids, [len(ids)], lambda _: np.empty(0, np.int64))[1]
 
     def _run(
-        self, ids: Sequence[int], steps: Sequence[int], wanted: Callable[[int], NDArray[np.int64]]
+        self,
+        ids: Sequence[int],
+        steps: Sequence[int],
+        wanted: Callable[[int], NDArray[np.int64]],
+        cached: NDArray[Any] | None = None,
     ) -> tuple[Logits, NDArray[Any]]:
         config, done, logits = self._config, 0, list[Logits]()
         shape = (config.num_layers, 2, 1, config.num_kv_heads, len(ids), config.head_size)
         cache = np.zeros(shape, self._session.input_types["past.0.key"])
+        if cached is not None:
+            done = cached.shape[3]
+            cache[:, :, 0, :, :done] = cached
         for new in steps:
             index = wanted(new)
             logits.append(np.empty((1, len(index), config.vocab_size), np.float32))
@@ -74,11 +84,12 @@ class GraphRun:
             binding.input("seqlens_k", np.array([done + new - 1], np.int32))
             binding.input("query_seqlens", np.array([new], np.int32))
             binding.input("total_sequence_length", np.array(done + new, np.int32))
-            binding.input("logit_index", index)
+            if "logits" in self._session.output_names:  # a graph that reads prompts gives none
+                binding.input("logit_index", index)
+                binding.output("logits", logits[-1])
             for layer, parts in enumerate(cache):
                 for part, values in zip(("key", "value"), parts, strict=True):
                     binding.in_place(f"past.{layer}.{part}", f"present.{layer}.{part}", values)
-            binding.output("logits", logits[-1])
             self._session.run_bound(binding)
             done += new
         return np.concatenate(logits, axis=1)[0], cache[:, :, 0]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from edgeai.measure.task_scores import Answer, Comparison, Score
     from edgeai.package.package import Package
 
-USAGE = "edgeai eval MODEL --text FILE [--kv-type int8], edgeai eval MODEL --tasks, or edgeai eval --compare A B"
+USAGE = (
+    "edgeai eval MODEL --text FILE [--kv-type int8] [--prompt-weights], edgeai eval MODEL --tasks,"
+    " or edgeai eval --compare A B"
+)
 
 
 def evaluate(
@@ -30,6 +33,10 @@ def evaluate(
         Literal["float32", "int8"] | None,
         typer.Option(help="Of the KV cache, for --text; int8 is held against the floats."),
     ] = None,
+    prompt_weights: Annotated[
+        bool,
+        typer.Option("--prompt-weights", help="For --text: what reading with int8 weights changes in what follows."),
+    ] = False,
     tasks: Annotated[bool, typer.Option("--tasks", help="Score on the task set that comes with edgeai.")] = False,
     compare: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Two models on the task set, item by item.")
@@ -38,31 +45,39 @@ def evaluate(
     json: JsonFlag = False,
 ) -> None:
     """Measure perplexity (by llama.cpp's protocol) or the score on a small set of tasks."""
-    if compare is not None and model is None and text is None and kv_type is None and not tasks:
+    of_text = kv_type is not None or prompt_weights
+    if compare is not None and model is None and text is None and not of_text and not tasks:
         _compare(compare, category, json)
     elif compare is None and model is not None and text is not None and not tasks:
-        _text(open_package(model), text, context, kv_type, json)
-    elif compare is None and model is not None and text is None and kv_type is None and tasks:
+        _text(open_package(model), text, context, kv_type or "float32", prompt_weights, json)
+    elif compare is None and model is not None and text is None and not of_text and tasks:
         _tasks(model, category, json)
     else:
         raise typer.BadParameter(USAGE)
 
 
-def _text(package: Package, text: Path, context: int, kv_type: KVType | None, json: bool) -> None:
+def _text(package: Package, text: Path, context: int, kv_type: KVType, prompt_weights: bool, json: bool) -> None:
+    from edgeai.errors import InvalidInput, OutOfMemory
     from edgeai.measure.perplexity import divergence, perplexity
     from edgeai.model import Model, default_settings
 
     words = _read(text)
+    if prompt_weights and package.prompt_weights is None:
+        raise InvalidInput(f"{package.name} has no weights for prompts", "build it with --prompt-weights")
     about = {"model": package.name, "digest": package.digest, "context": context}
     with ExitStack() as stack:
 
-        def load(kind: KVType) -> Model:
-            return stack.enter_context(Model.load(package, default_settings(package.manifest, kv_type=kind)))
+        def load(**chosen: Any) -> Model:
+            settings = default_settings(package.manifest, max_rows=1, **chosen)
+            return stack.enter_context(Model.load(package, settings))
 
-        exact, progress = load("float32"), stack.enter_context(progress_display())
-        if kv_type == "int8":
-            apart = divergence(load("int8"), exact, words, context=context, progress=progress)
-            found, line = asdict(apart), _apart(apart)
+        exact, progress = load(prompt_weights=False), stack.enter_context(progress_display())
+        if kv_type == "int8" or prompt_weights:
+            measured = load(kv_type=kv_type, prompt_weights=prompt_weights)
+            if prompt_weights and not measured.engine.runner.complete():
+                raise OutOfMemory("there is no memory for the weights for prompts")
+            apart = divergence(measured, exact, words, context=context, progress=progress)
+            found, line = asdict(apart), _apart(apart, kv_type, prompt_weights)
         else:
             result = perplexity(exact, words, context=context, progress=progress)
             found, line = asdict(result), f"perplexity {result.perplexity:.4f} over {result.tokens} tokens"
@@ -72,9 +87,11 @@ def _text(package: Package, text: Path, context: int, kv_type: KVType | None, js
         typer.echo(f"{line} in chunks of {context}")
 
 
-def _apart(found: Divergence) -> str:
+def _apart(found: Divergence, kv_type: KVType, prompt_weights: bool) -> str:
+    changes = {"an int8 cache": kv_type == "int8", "weights for prompts": prompt_weights}
+    what = " and ".join(name for name, there in changes.items() if there)
     return (
-        f"perplexity {found.measured.perplexity:.4f} with an int8 cache, {found.reference.perplexity:.4f} with floats;"
+        f"perplexity {found.measured.perplexity:.4f} with {what}, {found.reference.perplexity:.4f} without;"
         f" KL {found.mean_kl:.5f} nats per token, 99 % below {found.p99_kl:.5f}, at most {found.max_kl:.5f};"
         f" the same likeliest token {100 * found.top_token_agreement:.1f} %, over {found.measured.tokens} tokens"
     )

@@ -58,6 +58,13 @@ def serve(
         Literal["float32", "int8"] | None,
         typer.Option(help="Of the KV cache: int8 takes a quarter of the memory, and prompts take longer."),
     ] = None,
+    prompt_weights: Annotated[
+        bool | None,
+        typer.Option(
+            "--prompt-weights/--no-prompt-weights",
+            help="Whether prompts are read with int8 weights, where a package and memory have them.",
+        ),
+    ] = None,
     kv_disk: Annotated[
         str | None, typer.Option(help="Disk for prompts that need not be read again after a restart; 0 for none.")
     ] = None,

@@ -55,6 +55,7 @@ class EngineSettings:
     spin_us: int | None = None
     cpus: tuple[int, ...] = ()
     whole_scores: bool = True  # where `scratch_bytes` hold them
+    prompt_weights: bool = True  # read prompts with weights of their own, where the package and memory have them
     max_rows: int = 8
     max_queue: int = 64
     max_queue_per_client: int | None = None

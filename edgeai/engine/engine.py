@@ -19,6 +19,7 @@ from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.load_runner import load_runner
 from edgeai.engine.memory import MemoryControl
 from edgeai.engine.prefix_cache import PrefixCache
+from edgeai.engine.prompt_reader import PromptGraph
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.restore import BlockStore
 from edgeai.engine.runner import Logits
@@ -64,6 +65,7 @@ class Engine:
         settings: EngineSettings | None = None,
         *,
         adapter_graph: Path | None = None,
+        prompt_graph: PromptGraph | None = None,
         store: BlockStore | None = None,
         governor: Governor | None = None,
     ) -> None:
@@ -71,7 +73,8 @@ class Engine:
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
         self.settings = with_scores_that_fit(self.settings, shape, self.context_length)
-        self.runner = load_runner(graph, shape, self.settings, self.context_length, adapter_graph)
+        parts = (self.settings, self.context_length, adapter_graph, prompt_graph)
+        self.runner = load_runner(graph, shape, *parts)
         if self.settings.tight:
             self.settings = settle(self.runner, self.settings, self.context_length)
             self.context_length = min(self.context_length, effective_context(shape, self.settings))
@@ -183,9 +186,13 @@ class Engine:
         with self.masks.beside([(prefill.constraint, ())] if ends else [], long=True) as masks:
             started = time.perf_counter()
             chunk = prefill.tokens[prefill.computed : stop]
-            logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
+            logits = None
+            if ends:
+                logits = self.runner.prefill(prefill.slot, chunk, prefill.computed, prefill.adapter)
+            else:
+                self.runner.fill(prefill.slot, chunk, prefill.computed, prefill.adapter)
             self.scheduler.chunks.measured(plan.chunk, prefill.computed, time.perf_counter() - started)
-        return [_Due(prefill, logits[None], NO_DRAFT, *masks.rows)] if ends else []
+        return [] if logits is None else [_Due(prefill, logits[None], NO_DRAFT, *masks.rows)]
 
     def _decode(self, plan: Plan, began: float) -> list[_Due]:
         """Logits of every decoding sequence: one run over the newest token of each, and over drafts where they pay.

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from edgeai.engine.adapters import Adapter
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena, granules
+from edgeai.engine.prompt_reader import PromptGraph
 from edgeai.engine.runner import Logits
 from edgeai.errors import InvalidInput
 from edgeai.onnx_session import OnnxSession
@@ -67,6 +68,7 @@ class ExportedRunner:
         settings: EngineSettings,
         context_length: int,
         _adapter_graph: Path | None = None,
+        _prompt_graph: PromptGraph | None = None,
         *,
         padded: bool = True,
     ) -> None:
@@ -84,6 +86,16 @@ class ExportedRunner:
     def interrupt(self) -> None:
         """End the run that is under way, if there is one; it raises `Interrupted`."""
         self._session.interrupt()
+
+    def recover(self) -> None:
+        """Buffers come back with the runs that need them."""
+
+    def complete(self) -> bool:
+        """There is one graph only."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is going on between runs."""
 
     def enable_adapters(self) -> None:
         """Raises `InvalidInput`: exported graphs have no room for adapters."""
@@ -105,6 +117,10 @@ class ExportedRunner:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
         last: Logits = self._run([Job(slot, tokens, start)])[0][-1]
         return last
+
+    def fill(self, slot: int, tokens: Sequence[int], start: int, _adapter: Adapter | None = None) -> None:
+        """Like `prefill`: exported graphs compute logits in any case."""
+        self.prefill(slot, tokens, start)
 
     def score(self, slot: int, tokens: Sequence[int], start: int, _adapter: Adapter | None = None) -> Logits:
         """Like `prefill`, with the logits [tokens, vocab_size] of every position."""

@@ -80,6 +80,8 @@ class MemoryControl:
             if governor.level >= SHRINK_LEVEL:
                 self._runner.shrink()
             trim_heap()
+        elif before and not governor.level:
+            self._runner.recover()
 
     def ran(self) -> None:
         """Between a run, which may have taken long, and keeping what it computed: there is room in what is left now."""
@@ -110,6 +112,7 @@ class MemoryControl:
 
     def close(self) -> None:
         """No run follows any more, and what was run may leave memory."""
+        self._runner.close()
         if self._guard is not None:
             self._guard.close()
             self._guard = None

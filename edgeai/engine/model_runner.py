@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeai.engine.adapters import Adapter, AdapterBank, AdapterInputs, sites_of
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena
+from edgeai.engine.prompt_reader import PromptGraph, PromptReader
 from edgeai.engine.runner import Logits
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.onnx_session import Binding, OnnxSession
@@ -43,6 +44,7 @@ class ModelRunner:
         settings: EngineSettings,
         context_length: int,
         adapter_graph: Path | None = None,
+        prompt_graph: PromptGraph | None = None,
     ) -> None:
         self.shape = shape
         self.arena = KVArena(shape, settings.max_rows, context_length)
@@ -59,16 +61,38 @@ class ModelRunner:
         self._bound: dict[tuple[int, int], tuple[Binding, _Inputs]] = {}  # of decoding rows, by [rows, new]
         most = settings.max_rows * (1 + settings.draft_tokens)
         self._logits: Logits = np.empty((most, shape.vocab_size), np.float32)  # of decoding rows; pages come with use
+        self.prompts: PromptReader | None = None
+        if prompt_graph is not None and settings.prompt_weights and not settings.tight:
+            budget, arena = settings.kv_budget_bytes, self.arena
+            self.prompts = PromptReader(prompt_graph, self._load, arena, lambda: max(0, budget - arena.used_bytes))
 
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""
         self._session.shrink()
         self._bound.clear()
         self._logits = np.empty_like(self._logits)
+        if self.prompts is not None:
+            self.prompts.give_up()
+
+    def recover(self) -> None:
+        """Memory is plentiful again: weights for prompts come back."""
+        if self.prompts is not None:
+            self.prompts.recover()
+
+    def complete(self) -> bool:
+        """Load the weights for prompts now, if memory allows; False if it does not."""
+        return self.prompts is None or self.prompts.wait()
+
+    def close(self) -> None:
+        """Nothing is loaded any more."""
+        if self.prompts is not None:
+            self.prompts.close()
 
     def interrupt(self) -> None:
         """End the run that is under way, if there is one; it raises `Interrupted`."""
         self._session.interrupt()
+        if self.prompts is not None:
+            self.prompts.interrupt()
 
     def enable_adapters(self) -> None:
         """Change over to the graph that takes adapters, if that has not been done; the KV arena stays as it is.
@@ -131,8 +155,22 @@ class ModelRunner:
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
+        if self._reads(len(tokens) - 1, adapter):
+            self.fill(slot, tokens[:-1], start)
+            tokens, start = tokens[-1:], start + len(tokens) - 1
         last: Logits = self._chunk(slot, tokens, start, adapter, every_position=False)[0]
         return last
+
+    def fill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> None:
+        """A chunk in the middle of a prompt: like `prefill`, without logits."""
+        if self.prompts is not None and self._reads(len(tokens), adapter):
+            self.prompts.read(slot, tokens, start)
+        else:
+            self._chunk(slot, tokens, start, adapter, every_position=False)
+
+    def _reads(self, tokens: int, adapter: Adapter | None) -> bool:
+        """Whether so many tokens are a matter for the weights for prompts."""
+        return self.prompts is not None and adapter is None and self.prompts.suits(tokens)
 
     def score(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """Like `prefill`, with the logits [tokens, vocab_size] of every position; for evaluation."""

@@ -31,6 +31,15 @@ class Runner(Protocol):
     def interrupt(self) -> None:
         """End the run that is under way, if there is one; it raises `Interrupted`. Called by another thread."""
 
+    def recover(self) -> None:
+        """Memory is plentiful again, after `shrink`."""
+
+    def complete(self) -> bool:
+        """Load now what is otherwise loaded later; whether all is there. For checks and measurements."""
+
+    def close(self) -> None:
+        """No run follows any more."""
+
     def enable_adapters(self) -> None:
         """Get ready for runs with adapters. Raises `InvalidInput` where the model takes none."""
 
@@ -50,6 +59,9 @@ class Runner(Protocol):
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """A chunk of tokens at positions from `start` on, in one slot. Returns the logits [vocab_size] of its last."""
+
+    def fill(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> None:
+        """Like `prefill`, for a chunk in the middle of a prompt: nobody wants its logits."""
 
     def score(self, slot: int, tokens: Sequence[int], start: int, adapter: Adapter | None = None) -> Logits:
         """Like `prefill`, with the logits [tokens, vocab_size] of every position; for evaluation."""

@@ -19,6 +19,7 @@ from edgeai.model import Model
 from edgeai.progress import Progress, silent
 
 PIECE = 64  # positions whose logits are in memory at once
+FILLED = 128  # positions without logits that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +106,23 @@ def _perplexity(losses: NDArray[np.float64], chunks: int) -> Perplexity:
 def _log_probabilities(runner: Runner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """For the second half of `ids`: each token, and the log probabilities of all tokens at its place."""
     first = len(ids) // 2
-    for start, logits in _scored(runner, ids):
-        for position in range(max(first, start), min(start + len(logits), len(ids) - 1)):
+    for start, logits in _scored(runner, ids, first):
+        for position in range(start, min(start + len(logits), len(ids) - 1)):
             row = logits[position - start].astype(np.float64)
             peak = row.max()
             yield ids[position + 1], row - peak - math.log(np.exp(row - peak).sum())
 
 
-def _scored(runner: Runner, ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Logits of consecutive pieces of `ids`, with the position each starts at."""
+def _scored(runner: Runner, ids: Sequence[int], first: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Logits of consecutive pieces of `ids` from position `first` on, with the position each starts at.
+
+    What is before it is read as prompts are.
+    """
     runner.arena.grow(0, len(ids))
     try:
-        for start in range(0, len(ids), PIECE):
+        for start in range(0, first, FILLED):
+            runner.fill(0, ids[start : min(start + FILLED, first)], start)
+        for start in range(first, len(ids), PIECE):
             yield start, runner.score(0, ids[start : start + PIECE], start)
     finally:
         runner.arena.release(0)

@@ -14,8 +14,11 @@ __all__ = [
     "GRAPH_NAME",
     "INT8_ADAPTER_GRAPH_NAME",
     "INT8_GRAPH_NAME",
+    "INT8_PROMPT_GRAPH_NAME",
     "LICENCE_NAME",
     "MANIFEST_NAME",
+    "PROMPT_GRAPH_NAME",
+    "PROMPT_WEIGHTS_NAME",
     "SCHEMA_VERSION",
     "TEMPLATE_NAME",
     "TOKENIZER_NAME",
@@ -51,6 +54,9 @@ ADAPTER_GRAPH_NAME = "model_lora.onnx"
 ADAPTER_SITES_NAME = "model_lora.json"
 INT8_GRAPH_NAME = "model_int8_cache.onnx"
 INT8_ADAPTER_GRAPH_NAME = "model_lora_int8_cache.onnx"
+PROMPT_GRAPH_NAME = "model_prompt.onnx"
+INT8_PROMPT_GRAPH_NAME = "model_prompt_int8_cache.onnx"
+PROMPT_WEIGHTS_NAME = "prompt_weights.bin"
 
 
 class FileEntry(Strict):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -20,8 +20,11 @@ from edgeai.package.manifest import (
     GRAPH_NAME,
     INT8_ADAPTER_GRAPH_NAME,
     INT8_GRAPH_NAME,
+    INT8_PROMPT_GRAPH_NAME,
     LICENCE_NAME,
     MANIFEST_NAME,
+    PROMPT_GRAPH_NAME,
+    PROMPT_WEIGHTS_NAME,
     SCHEMA_VERSION,
     TEMPLATE_NAME,
     TOKENIZER_NAME,
@@ -36,6 +39,14 @@ REQUIRED_FILES = frozenset({GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME, LICENCE_NA
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _CHUNK = 1 << 20  # bytes
 _REBUILD = "build or install the package again"
+
+
+class Graphs(NamedTuple):
+    """The graphs over one type of KV cache: the plain one, and others for those packages that have them."""
+
+    plain: Path
+    adapters: Path | None = None  # with room for adapters
+    prompts: Path | None = None  # fills the cache, with weights of its own
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,13 @@ class Package:
         """Types of KV cache that the package has graphs for."""
         return ("float32", "int8") if INT8_GRAPH_NAME in self.manifest.files else ("float32",)
 
-    def graphs(self, kv_type: str) -> tuple[Path, Path | None]:
-        """The plain graph over a KV cache of `kv_type`, and the one with room for adapters.
+    @property
+    def prompt_weights(self) -> Path | None:
+        """External data of the graph that reads prompts; None for packages that have no such graph."""
+        return self._path_of(PROMPT_WEIGHTS_NAME)
+
+    def graphs(self, kv_type: str) -> Graphs:
+        """The graphs over a KV cache of `kv_type`.
 
         Raises `InvalidInput` for a type that the package has no graph for.
         """
@@ -93,9 +109,12 @@ class Package:
                 "build it again, or leave the type of the KV cache out",
             )
         if kv_type == "float32":
-            return self.graph, self.adapter_graph
-        takes_adapters = self.adapter_graph and INT8_ADAPTER_GRAPH_NAME in self.manifest.files
-        return self.path / INT8_GRAPH_NAME, self.path / INT8_ADAPTER_GRAPH_NAME if takes_adapters else None
+            return Graphs(self.graph, self.adapter_graph, self._path_of(PROMPT_GRAPH_NAME))
+        adapters = self._path_of(INT8_ADAPTER_GRAPH_NAME) if self.adapter_graph else None
+        return Graphs(self.path / INT8_GRAPH_NAME, adapters, self._path_of(INT8_PROMPT_GRAPH_NAME))
+
+    def _path_of(self, name: str) -> Path | None:
+        return self.path / name if name in self.manifest.files else None
 
     @property
     def weights(self) -> Path:
@@ -110,7 +129,7 @@ class Package:
     @property
     def template(self) -> Path | None:
         """The Jinja chat template; None for models that have none."""
-        return self.path / TEMPLATE_NAME if TEMPLATE_NAME in self.manifest.files else None
+        return self._path_of(TEMPLATE_NAME)
 
     @property
     def licence(self) -> Path:

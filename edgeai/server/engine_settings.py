@@ -34,6 +34,7 @@ def engine_settings(
         "max_context": settings.max_context,
         "kv_budget_bytes": settings.kv_budget_bytes,
         "kv_type": settings.kv_type,
+        "prompt_weights": None if settings.prompt_weights else False,
     }
     situation = read_situation(package, flags, home=home_dir(), use_profile=settings.profile)
     _check(package, situation.levels[0].settings)

@@ -69,6 +69,8 @@ def _word(name: str, value: object) -> str:
             return ",".join(map(str, cpus)) or "any"
         case "spin_us", None:
             return "onnxruntime's own"
+        case _, bool():
+            return "used" if value else "not used"
         case _:
             return str(value)
 
@@ -127,6 +129,10 @@ def kv_types(device: Device, _settings: EngineSettings) -> list[Fields]:
     return [{"kv_type": kind} for kind in device.package.kv_types]
 
 
+def prompt_weights(device: Device, _settings: EngineSettings) -> list[Fields]:
+    return [{"prompt_weights": used} for used in ((True, False) if device.package.prompt_weights else (True,))]
+
+
 KNOBS: tuple[Knob, ...] = (
     Knob(
         "threads",
@@ -155,6 +161,14 @@ KNOBS: tuple[Knob, ...] = (
         weight=2,
     ),
     Knob("KV cache", "what it holds", "exact, and in every package", ("kv_type",), kv_types, ("long", "prefill")),
+    Knob(
+        "prompt weights",
+        "whether int8 ones read prompts",
+        "used where a package and memory have them",
+        ("prompt_weights",),
+        prompt_weights,
+        ("prefill",),
+    ),
     Knob(
         "chunk",
         "most prompt tokens in one step",

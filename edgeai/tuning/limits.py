@@ -15,6 +15,7 @@ CONSERVATIVE: Fields = {
     "max_rows": 2,
     "draft_tokens": 0,
     "kv_type": "float32",
+    "prompt_weights": False,
 }
 
 

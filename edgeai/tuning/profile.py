@@ -159,6 +159,8 @@ def _fits(name: str, value: object) -> bool:
     match getattr(EngineSettings(), name):
         case tuple():
             return isinstance(value, list | tuple) and all(type(each) is int and each >= 0 for each in value)
+        case bool():
+            return isinstance(value, bool)
         case str():  # the KV cache's type is the only one
             return value in get_args(KVType)
         case default:

@@ -54,7 +54,9 @@ def load(path: Path, settings: Mapping[str, Any]) -> Model:
     """The model as a server would load it. Raises as `Package.open` and `Model.load` do."""
     chosen = EngineSettings(**{**settings, "cpus": tuple(settings["cpus"])})
     pin_thread(chosen.cpus)
-    return Model.load(Package.open(path), chosen)
+    model = Model.load(Package.open(path), chosen)
+    model.engine.runner.complete()
+    return model
 
 
 def do(model: Model, task: Mapping[str, Any]) -> Mapping[str, Any]:

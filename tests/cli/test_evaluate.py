@@ -36,9 +36,24 @@ def test_an_int8_cache_is_held_against_floats(cli: Cli, installed: Package, tmp_
     assert found["reference"] == {name: plain[name] for name in ("perplexity", "tokens", "chunks")}
     assert 0 < found["mean_kl"] <= found["p99_kl"] <= found["max_kl"]
     told = cli("eval", "tiny", "--text", text, "--context", "64", "--kv-type", "int8").out
-    assert f"{found['measured']['perplexity']:.4f} with an int8 cache, {plain['perplexity']:.4f} with floats" in told
+    assert f"{found['measured']['perplexity']:.4f} with an int8 cache, {plain['perplexity']:.4f} without" in told
     same = cli("eval", "tiny", "--text", text, "--context", "64", "--kv-type", "float32", "--json").document
     assert same == plain
+
+
+def test_weights_for_prompts_are_held_against_the_plain_ones(cli: Cli, tiny_gguf: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text((DATA / "held_out.txt").read_text(encoding="utf-8")[:600], encoding="utf-8")
+    asked = ["--text", text, "--context", "64"]
+    name = cli("build", tiny_gguf, "--prompt-weights", "--json").document["name"]
+    found = cli("eval", name, *asked, "--prompt-weights", "--json").document
+    assert found["reference"]["perplexity"] == cli("eval", name, *asked, "--json").document["perplexity"]
+    assert 0 < found["mean_kl"] < 0.05
+    told = cli("eval", name, *asked, "--prompt-weights", "--kv-type", "int8").out
+    assert "with an int8 cache and weights for prompts" in told
+    cli("build", tiny_gguf)
+    error = cli("eval", name, *asked, "--prompt-weights", "--json").document["error"]
+    assert "--prompt-weights" in error["hint"]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +62,7 @@ def test_an_int8_cache_is_held_against_floats(cli: Cli, installed: Package, tmp_
         [],
         ["tiny"],
         ["tiny", "--tasks", "--kv-type", "int8"],
+        ["tiny", "--tasks", "--prompt-weights"],
         ["--tasks"],
         ["tiny", "--tasks", "--text", "pyproject.toml"],
         ["tiny", "--compare", "tiny", "tiny"],

@@ -34,21 +34,25 @@ POWER = 4  # of the mean that is a column's size: between the usual (2) and the 
 LEAST = 1e-5  # of the largest column: columns are never taken to be smaller
 
 
-def quantized_rows(job: Job) -> Quantized:
-    """All matrices in 8 bits by row, but experts and routers, which stay as they come."""
-    groups = [group for group in find_groups(job.config, job.source.load) if ".experts." not in group.names[0]]
+def quantized_rows(job: Job, of: LoadTensor | None = None) -> Quantized:
+    """All matrices in 8 bits by row, but experts and routers, which stay as they come.
+
+    `of` gives tensors in the place of the source's own: those that a package keeps.
+    """
+    original = of or job.source.load
+    groups = [group for group in find_groups(job.config, original) if ".experts." not in group.names[0]]
     segments = calibration_segments(job.files, CALIBRATION_TOKENS, job.plan.calibration)
-    sizes = column_sizes(job.config, job.source.load, segments, job.progress)
-    factors = {name: own for group in groups for name, own in _factors(group, sizes, job.source.load).items()}
+    sizes = column_sizes(job.config, original, segments, job.progress)
+    factors = {name: own for group in groups for name, own in _factors(group, sizes, original).items()}
     made = frozenset(name for group in groups for name in group.names)
     tables: dict[str, BlockTensor] = {}  # asked for many times when a graph is checked
 
     def load(name: str) -> Tensor:
         if name not in made:
-            return job.source.load(name)
+            return original(name)
         if name in tables:
             return tables[name]
-        tensor = nearest_rows(job.source.load(name), factors.get(name))
+        tensor = nearest_rows(original(name), factors.get(name))
         if name in (EMBEDDINGS, HEAD):
             tables[name] = tensor
         return tensor
