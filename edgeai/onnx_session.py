@@ -73,7 +73,8 @@ class OnnxSession:
     logical processors, from 0, that the pool's threads stay on (the caller pins its own thread, `device.affinity`);
     empty: any. `whole_scores` lets attention to a prompt make all its scores at once, heads * tokens * capacity floats,
     instead of tile by tile: faster, where there is memory for it. `varied_shapes` is for graphs whose inputs rarely
-    have the same shape twice: nothing is remembered by shape.
+    have the same shape twice: nothing is remembered by shape. `exact_int8` keeps products of unsigned
+    and signed bytes off instructions that saturate, which takes longer (`device.profile.saturates_int8`).
 
     Raises `PackageError` when the graph cannot be loaded.
     """
@@ -87,6 +88,7 @@ class OnnxSession:
         cpus: Sequence[int] = (),
         whole_scores: bool = False,
         varied_shapes: bool = False,
+        exact_int8: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -101,9 +103,8 @@ class OnnxSession:
             options.add_session_config_entry("session.intra_op_thread_affinities", ";".join([mask] * (threads - 1)))
         # Spin inside a run, where the next operator is microseconds away, but sleep as soon as the run is over.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Without VNNI the fast product of unsigned and signed bytes overflows 16 bits.
-        options.add_session_config_entry("session.x64quantprecision", "1")
         options.enable_mem_pattern = not varied_shapes
+        options.add_session_config_entry("session.x64quantprecision", "1" if exact_int8 else "0")
         os.environ[WHOLE_SCORES] = "1" if whole_scores else "0"  # read when the session makes its kernels
         try:
             self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

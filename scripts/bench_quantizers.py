@@ -20,10 +20,11 @@ from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.reference import ReferenceDecoder
 from edgeai.architectures.registry import decoder_config, run_reference
 from edgeai.build.pipeline import build_package
-from edgeai.build.validate import log_softmax, run_graph
+from edgeai.build.validate import GraphRun, log_softmax
 from edgeai.engine.config import EngineSettings
 from edgeai.measure.throughput import decode_speed
 from edgeai.model import Model
+from edgeai.package.manifest import GRAPH_NAME, PROMPT_GRAPH_NAME
 from edgeai.package.package import Package
 from edgeai.recipe import QuantizationPlan
 from edgeai.sources.folder import FolderSource
@@ -40,6 +41,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "fastest": {"scheme": "gptq", "bits": 4, "block_size": 128, "table_bits": 4},  # as scripts/bench puts beside Q4_0
 }
 PEERS = ["IQ4_XS", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q8_0"]
+WITH_PROMPT_WEIGHTS = {"fastest"}
 BASE = "gptq, 4 bits"  # whose speed is 1, or that of the first plan where it is left out
 
 
@@ -67,10 +69,14 @@ def reference_logits(source: FolderSource, config: DecoderConfig, chunks: np.nda
     return logits
 
 
-def quality(graph: Path, config: DecoderConfig, chunks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+def quality(package: Path, config: DecoderConfig, chunks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Of the second half of every chunk; the first is read with weights for prompts where there are some."""
+    plain, half, prompts = GraphRun(package / GRAPH_NAME, config), CHUNK // 2, package / PROMPT_GRAPH_NAME
+    reader = GraphRun(prompts, config) if prompts.exists() else plain
     kl, losses, same = [], [], []
     for chunk, expected in zip(chunks, reference, strict=True):
-        actual = run_graph(graph, config, chunk.tolist(), [CHUNK])[CHUNK // 2 : -1]
+        ids = chunk.tolist()
+        actual = plain.logits(ids, [CHUNK - half], reader.cached(ids[:half]))[:-1]
         following = chunk[CHUNK // 2 + 1 :]
         for row in range(len(expected)):
             wanted, found = log_softmax(expected[row]), log_softmax(actual[row])
@@ -128,9 +134,10 @@ def main() -> None:
         out = work / name.replace(" ", "-")
         if not out.exists():
             options = {"out": out, "home": work, "cache": work}
-            build_package(str(work / "float"), quantization=QuantizationPlan(**PLANS[name]), **options)
+            plan, prompts = QuantizationPlan(**PLANS[name]), name in WITH_PROMPT_WEIGHTS
+            build_package(str(work / "float"), quantization=plan, prompt_weights=prompts, **options)
         sizes[name] = sum(path.stat().st_size for path in out.iterdir())
-        found[name] = quality(out / "model.onnx", config, chunks, reference)
+        found[name] = quality(out, config, chunks, reference)
         print(line(name, sizes[name], found[name]), file=sys.stderr, flush=True)
     speed = speeds({name: work / name.replace(" ", "-") for name in args.plans}, args.rounds)
     print("| | bytes | perplexity | mean KL | p99 KL | same top token | speed |\n|---|---|---|---|---|---|---|")

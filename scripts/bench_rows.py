@@ -141,7 +141,7 @@ def publish(text: str, found: Comparison, args: argparse.Namespace) -> None:
 
 def settings_told(tried: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]]) -> str:
     """What peers were measured with: by contestant and metric the setting that was chosen, and each one's figure."""
-    files = {"same": "the same weights", "best": "Q4_0"}
+    files = {"same": "the same weights", "ours_best": "edgeai's fastest package", "best": "Q4_0"}
     parts = []
     for name, metrics in tried.items():
         each = [

@@ -57,6 +57,7 @@ FILL_SPARE = 100  # tokens of each client's share, for the template and what it 
 SETTLE_SECONDS = 15.0  # between the last answer and rest: what is tidied up after work is not rest
 
 FLASH: tuple[FlashAttention, ...] = ("on", "off")
+PROMPT_WEIGHTS = {"prompt weights": ["--prompt-weights"], "no prompt weights": ["--no-prompt-weights"]}
 IDLE = ("idle_cpu", "idle_context_switches")  # are not tried: the setting is the one for the first client
 
 Start = Callable[[], AbstractContextManager[Server]]
@@ -81,7 +82,9 @@ class Contestant:
     tried: Mapping[str, Figures] = field(default_factory=dict)
 
     def settled(self, plan: Plan) -> Contestant:
-        """One that has tried all its settings once."""
+        """One that has tried all its settings once, if it has several."""
+        if len(self.starts) == 1:
+            return self
         here = dataclasses.replace(plan, idle=0)
         return Contestant(self.starts, {name: measure(start, here, 0) for name, start in self.starts.items()})
 
@@ -157,7 +160,12 @@ def rounds_of(contestants: Mapping[str, Contestant], plan: Plan, rounds: int) ->
 def our_server(package: Path, plan: Plan) -> Contestant:
     budget = plan.context * model_shape(Package.open(package).manifest, plan.kv_type).token_bytes
     options = {"threads": plan.threads, "context": plan.context, "kv_budget": budget}
-    return Contestant({"": lambda: edgeai_server(package, **options, options=["--kv-type", plan.kv_type])})
+    settings = PROMPT_WEIGHTS if Package.open(package).prompt_weights else {"": []}
+
+    def start(setting: Sequence[str]) -> Start:
+        return lambda: edgeai_server(package, **options, options=["--kv-type", plan.kv_type, *setting])
+
+    return Contestant({name: start(setting) for name, setting in settings.items()})
 
 
 def peer_server(gguf: Path, plan: Plan) -> Contestant:
@@ -177,7 +185,7 @@ def compare(sides: Sides, plan: Plan, *, rounds: int) -> Comparison:
     """Measure all of `METRICS`. Raises SystemExit and RuntimeError when a server does not start or dies."""
     contestants = {"ours": our_server(sides.package, plan), "same": peer_server(sides.gguf, plan).settled(plan)}
     if sides.best_package and sides.q4_0:
-        contestants["ours_best"] = our_server(sides.best_package, plan)
+        contestants["ours_best"] = our_server(sides.best_package, plan).settled(plan)
         contestants["best"] = peer_server(sides.q4_0, plan).settled(plan)
     found = rounds_of(contestants, plan, rounds)
     rows = [
@@ -185,32 +193,35 @@ def compare(sides: Sides, plan: Plan, *, rounds: int) -> Comparison:
         for metric, (_, decimals, least) in METRICS.items()
         if (row := row_of(metric, found, decimals=decimals, less_is_better=True, least=least)) is not None
     ]
-    peers = {name: contestant for name, contestant in contestants.items() if contestant.tried}
+    chosen = {name: contestant for name, contestant in contestants.items() if contestant.tried}
     notes = [
         f"edgeai's KV cache is {plan.kv_type} in the servers, llama-server's float16; {plan.context} tokens of it.",
-        flash_text(peers),
+        settings_text(chosen),
     ]
     facts = {
         "server_kv_type": plan.kv_type,
         "server_context": plan.context,
-        "server_flash_attention": {name: peer.tried for name, peer in peers.items()},
+        "server_settings": {name: contestant.tried for name, contestant in chosen.items()},
         "server_rounds": found,
         "llama_server": llama_server_version(find_llama_server()),
     }
     return Comparison(rows, {metric: label for metric, (label, _, _) in METRICS.items()}, notes, facts)
 
 
-def flash_text(peers: Mapping[str, Contestant]) -> str:
-    """What the peer was measured with, and what the other setting gave."""
+def settings_text(contestants: Mapping[str, Contestant]) -> str:
+    """What each was measured with, and what the other setting gave."""
     told = {
         name: {
-            metric: (peer.setting(metric), {setting: f"{found[metric]:.2f}" for setting, found in peer.tried.items()})
+            metric: (each.setting(metric), {setting: f"{found[metric]:.2f}" for setting, found in each.tried.items()})
             for metric in METRICS
             if metric not in IDLE
         }
-        for name, peer in peers.items()
+        for name, each in contestants.items()
     }
-    return f"llama-server's --flash-attn was set to what was better. {settings_told(told)}."
+    return (
+        "Every figure is with what was better for it: llama-server's --flash-attn, and edgeai's --prompt-weights where"
+        f" the package has some. {settings_told(told)}."
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

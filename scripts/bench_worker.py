@@ -45,7 +45,9 @@ def edgeai_tasks(package_path: Path, threads: int) -> Mapping[str, Task]:
 
     def load(kv_type: KVType) -> Engine:
         settings = default_settings(package.manifest, threads=threads, draft_tokens=0, kv_type=kv_type)
-        return Model.load(package, settings).engine
+        engine = Model.load(package, settings).engine
+        engine.runner.complete()
+        return engine
 
     reading, decoding = load("float32"), load("int8")
     collapse()

@@ -42,6 +42,6 @@ bench_fastest() {
     fastest=${EDGEAI_BENCH_FASTEST:-$1/fastest}
     [ ! -e "$fastest" ] || return 0
     "$python" "$root/scripts/float_checkpoint.py" "$gguf" "$1/float" >/dev/null
-    edgeai build "$1/float" --bits 4 --block-size 128 --table-bits 4 --out "$fastest" >/dev/null
+    edgeai build "$1/float" --bits 4 --block-size 128 --table-bits 4 --prompt-weights --out "$fastest" >/dev/null
     rm -r "$1/float" "$1/float.gguf"
 }

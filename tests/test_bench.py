@@ -88,7 +88,7 @@ def test_a_server_has_each_figure_of_its_better_setting(monkeypatch: pytest.Monk
     assert (found["peak_rss"], found["first_token"], found["cpu_seconds_per_1000_tokens"]) == (300.0, 0.4, 7.0)
     assert (peer.setting("idle_cpu"), found["idle_cpu"]) == ("off", 0.1)
     assert asked[2:] == [("on", 60), ("off", 60)]
-    assert "peak_rss on (300.00 on and 350.00 off)" in bench_servers.flash_text({"same": peer})
+    assert "peak_rss on (300.00 on and 350.00 off)" in bench_servers.settings_text({"same": peer})
 
 
 def test_a_server_of_one_setting_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

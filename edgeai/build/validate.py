@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgeai.architectures.blocks import LoadTensor
 from edgeai.architectures.config import DecoderConfig
 from edgeai.architectures.registry import reference_logits
+from edgeai.device.profile import read_cpu, saturates_int8
 from edgeai.errors import ValidationFailed
 from edgeai.onnx_session import OnnxSession
 from edgeai.package.manifest import Quality
@@ -49,7 +50,7 @@ class GraphRun:
     """A written graph and one row of a KV cache of its own, of whichever type the graph has."""
 
     def __init__(self, graph: Path, config: DecoderConfig) -> None:
-        self._session = OnnxSession(graph, threads=2)
+        self._session = OnnxSession(graph, threads=2, exact_int8=saturates_int8(read_cpu()))
         self._config = config
 
     def logits(self, ids: Sequence[int], steps: Sequence[int], cached: NDArray[Any] | None = None) -> Logits:

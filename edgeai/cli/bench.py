@@ -21,6 +21,7 @@ def bench(
     from edgeai.measure.throughput import measure
 
     with load_model(model, threads=threads, profile=profile) as loaded:
+        loaded.engine.runner.complete()
         result = asdict(measure(loaded.engine, rounds=rounds))
         used, package = loaded.engine.settings.threads, loaded.package
     if json:

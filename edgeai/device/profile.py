@@ -14,6 +14,8 @@ from edgeai.device.control_group import cpu_quota, memory_group
 
 # Flags of /proc/cpuinfo that decide how fast quantized matrices are multiplied, by kind of processor.
 X86_FEATURES = ("avx", "avx2", "fma", "f16c", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
+ARM_MACHINES = ("aarch64", "arm64")
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})  # 8-bit dot products
 ARM_FEATURES = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
 ARM_NAMES = {"asimd": "neon", "asimdhp": "fp16", "asimddp": "dotprod"}
 
@@ -79,10 +81,15 @@ def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
     return model, tuple(ARM_NAMES.get(name, name) for name in (*X86_FEATURES, *ARM_FEATURES) if name in common)
 
 
+def saturates_int8(cpu: Cpu) -> bool:
+    """Whether the fast product of unsigned and signed bytes overflows 16 bits here: x86 without VNNI."""
+    return cpu.machine not in ARM_MACHINES and not set(cpu.features) & VNNI
+
+
 def kernels(cpu: Cpu) -> Kernels:
     """What onnxruntime's CPU provider uses for quantized weights on a processor with these features."""
     has = set(cpu.features)
-    if cpu.machine in ("aarch64", "arm64"):
+    if cpu.machine in ARM_MACHINES:
         if "i8mm" in has:
             return Kernels("KleidiAI int4 with i8mm", "the CPU multiplies matrices of 8-bit integers")
         if "dotprod" in has:
@@ -90,7 +97,7 @@ def kernels(cpu: Cpu) -> Kernels:
         return Kernels(
             "float32", "the CPU has no dotprod, so weights are expanded to floats: expect a fraction of speed"
         )
-    if has & {"avx512_vnni", "avx_vnni"}:
+    if has & VNNI:
         return Kernels("int8 with VNNI", "the CPU has 8-bit dot products")
     if "avx2" in has:
         return Kernels("int8 with AVX2", "the CPU has no VNNI")

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from edgeai.device.profile import read_cpu, saturates_int8
 from edgeai.encoder.batches import Limits, longest, plan_batches
 from edgeai.encoder.pooling import normalized, pool
 from edgeai.encoder.tokens import EncoderTokenizer, Tokens
@@ -33,7 +34,9 @@ class EncoderGraph:
         """Raises `PackageError` when the graph cannot be loaded."""
         self.threads = threads or psutil.cpu_count(logical=False) or 1
         self.limits = limits or Limits()
-        self._session = OnnxSession(path, threads=self.threads, varied_shapes=True)
+        self._session = OnnxSession(
+            path, threads=self.threads, varied_shapes=True, exact_int8=saturates_int8(read_cpu())
+        )
         self._inputs = self._session.input_names
         self._output = self._session.output_names[0]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeai.device.profile import read_cpu, saturates_int8
 from edgeai.engine.adapters import Adapter, AdapterBank, AdapterInputs, sites_of
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena
@@ -64,7 +65,8 @@ class ModelRunner:
         self.prompts: PromptReader | None = None
         if prompt_graph is not None and settings.prompt_weights and not settings.tight:
             budget, arena = settings.kv_budget_bytes, self.arena
-            self.prompts = PromptReader(prompt_graph, self._load, arena, lambda: max(0, budget - arena.used_bytes))
+            load = partial(self._load, exact_int8=saturates_int8(read_cpu()))
+            self.prompts = PromptReader(prompt_graph, load, arena, lambda: max(0, budget - arena.used_bytes))
 
     def shrink(self) -> None:
         """Give the buffers of past runs back to the system, at the end of the next run."""

@@ -15,6 +15,7 @@ from edgeai.device.profile import (
     parse_cpuinfo,
     read_cpu,
     read_memory,
+    saturates_int8,
 )
 
 PI_4 = """\
@@ -67,6 +68,19 @@ def test_kernels_follow_features(machine: str, features: tuple[str, ...], name: 
     chosen = kernels(replace(CPU, machine=machine, features=features))
     assert chosen.name == name
     assert chosen.why
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "saturates"),
+    [
+        ("x86_64", ("avx", "avx2"), True),  # as QEMU's Haswell: products were 6 % off
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx2", "avx512_vnni"), False),
+        ("aarch64", ("neon",), False),
+    ],
+)
+def test_bytes_saturate_on_x86_without_vnni(machine: str, features: tuple[str, ...], saturates: bool) -> None:
+    assert saturates_int8(replace(CPU, machine=machine, features=features)) == saturates
 
 
 def write(root: Path, files: dict[str, str]) -> None:
