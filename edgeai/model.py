@@ -195,6 +195,7 @@ class Model(_LoadedModel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._engine.runner.close()
         if self.store is not None:
             self.store.close()
 

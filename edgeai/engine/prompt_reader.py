@@ -57,7 +57,7 @@ class PromptReader:
         self._source, self._load_graph, self._arena = source, load, arena
         self._promised, self._memory = promised, memory
         self._session: OnnxSession | None = None
-        self._given_up = False
+        self._given_up = self._closed = False
         self._lock = threading.Lock()  # of loading
         self._timer = self._start(DELAY)
 
@@ -82,14 +82,16 @@ class PromptReader:
 
     def recover(self) -> None:
         """Memory is not scarce any more."""
-        if self._given_up:
+        if self._given_up and not self._closed:
             self._given_up = False
             self._timer = self._start(DELAY)
 
     def close(self) -> None:
-        """Nothing is loaded from now on."""
+        """Nothing is loaded from now on, nor any more: a process must not end while onnxruntime is at work."""
         self._timer.cancel()
-        self._given_up = True
+        self._given_up = self._closed = True
+        with self._lock:
+            pass
 
     def interrupt(self) -> None:
         """End the run that is under way, if there is one, with `Interrupted`; from another thread than it runs in."""

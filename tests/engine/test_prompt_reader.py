@@ -202,6 +202,29 @@ def test_nothing_is_loaded_after_the_end(make: Reader, monkeypatch: pytest.Monke
     assert not reader.loaded
 
 
+def test_the_end_waits_for_what_is_being_loaded(runner: ModelRunner, prompt_graph: PromptGraph) -> None:
+    loading, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def load(graph: Path) -> OnnxSession:
+        loading.set()
+        assert go_on.wait(30)
+        return OnnxSession(graph, threads=1)
+
+    def close() -> None:
+        reader.close()
+        closed.set()
+
+    reader = PromptReader(prompt_graph, load, runner.arena, lambda: 0, lambda: PLENTY)
+    threading.Thread(target=reader.wait).start()
+    assert loading.wait(30)
+    threading.Thread(target=close).start()
+    assert not closed.wait(0.2)
+    go_on.set()
+    assert closed.wait(30)
+    reader.recover()
+    assert not reader.wait()
+
+
 def test_giving_up_while_they_are_loaded(runner: ModelRunner, prompt_graph: PromptGraph) -> None:
     loading, go_on = threading.Event(), threading.Event()
 
