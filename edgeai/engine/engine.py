@@ -19,7 +19,7 @@ from edgeai.engine.kv_cache import GRANULE
 from edgeai.engine.load_runner import load_runner
 from edgeai.engine.memory import MemoryControl
 from edgeai.engine.prefix_cache import PrefixCache
-from edgeai.engine.prompt_reader import PromptGraph
+from edgeai.engine.prompt_reader import PromptGraph, reads_prompts
 from edgeai.engine.request import EngineStats, FinishReason, SamplingParams, TokenOutput
 from edgeai.engine.restore import BlockStore
 from edgeai.engine.runner import Logits
@@ -72,7 +72,8 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.shape = shape
         self.context_length = effective_context(shape, self.settings)
-        self.settings = with_scores_that_fit(self.settings, shape, self.context_length)
+        own_prompts = prompt_graph is not None and reads_prompts(self.settings)
+        self.settings = with_scores_that_fit(self.settings, shape, self.context_length, own_prompts=own_prompts)
         parts = (self.settings, self.context_length, adapter_graph, prompt_graph)
         self.runner = load_runner(graph, shape, *parts)
         if self.settings.tight:

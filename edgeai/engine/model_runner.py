@@ -14,7 +14,7 @@ from edgeai.device.profile import read_cpu, saturates_int8
 from edgeai.engine.adapters import Adapter, AdapterBank, AdapterInputs, sites_of
 from edgeai.engine.config import EngineSettings, ModelShape
 from edgeai.engine.kv_cache import KVArena
-from edgeai.engine.prompt_reader import PromptGraph, PromptReader
+from edgeai.engine.prompt_reader import PromptGraph, PromptReader, reads_prompts
 from edgeai.engine.runner import Logits
 from edgeai.errors import InvalidInput, PackageError
 from edgeai.onnx_session import Binding, OnnxSession
@@ -63,9 +63,10 @@ class ModelRunner:
         most = settings.max_rows * (1 + settings.draft_tokens)
         self._logits: Logits = np.empty((most, shape.vocab_size), np.float32)  # of decoding rows; pages come with use
         self.prompts: PromptReader | None = None
-        if prompt_graph is not None and settings.prompt_weights and not settings.tight:
+        if prompt_graph is not None and reads_prompts(settings):
             budget, arena = settings.kv_budget_bytes, self.arena
-            load = partial(self._load, exact_int8=saturates_int8(read_cpu()))
+            whole = settings.whole_scores and shape.kv_type == "float32"
+            load = partial(self._load, exact_int8=saturates_int8(read_cpu()), whole_scores=whole)
             self.prompts = PromptReader(prompt_graph, load, arena, lambda: max(0, budget - arena.used_bytes))
 
     def shrink(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from edgeai.device.budget import reserve_bytes
 from edgeai.device.file_pages import release_pages_of
 from edgeai.device.profile import Memory, read_memory
+from edgeai.engine.config import EngineSettings
 from edgeai.engine.kv_cache import KVArena
 from edgeai.errors import PackageError
 from edgeai.onnx_session import OnnxSession
@@ -38,6 +39,11 @@ class PromptGraph:
     def needed_bytes(self) -> int:
         """What has to be free for it."""
         return self.weights.stat().st_size * NEEDED[0] // NEEDED[1]
+
+
+def reads_prompts(settings: EngineSettings) -> bool:
+    """Whether a package's graph for prompts is to be used."""
+    return settings.prompt_weights and not settings.tight
 
 
 class PromptReader:

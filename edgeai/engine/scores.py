@@ -1,6 +1,7 @@
 """Attention scores of a chunk: whole where they fit into the scratch memory, else tile by tile.
 
-Whole they are faster over a cache of floats (docs/performance.md), and take heads * tokens * capacity floats.
+Whole they take heads * tokens * capacity floats, and are faster over a cache of floats (docs/performance.md). Over one
+of int8 only decoding is, which needs a hundredth of that: they are whole there where prompts have their own session.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from dataclasses import replace
 from edgeai.engine.config import EngineSettings, ModelShape
 
 
-def with_scores_that_fit(settings: EngineSettings, shape: ModelShape, capacity: int) -> EngineSettings:
-    """`settings`, with scores tile by tile if whole ones gain nothing, or take more than `scratch_bytes`."""
+def with_scores_that_fit(
+    settings: EngineSettings, shape: ModelShape, capacity: int, *, own_prompts: bool = False
+) -> EngineSettings:
+    """`settings`, with scores tile by tile if whole ones gain nothing, or take more than `scratch_bytes`.
+
+    `own_prompts`: chunks of prompts have a session of their own, as a rule.
+    """
     wanted = settings.chunk_tokens * token_bytes(shape, capacity)
-    pays = shape.kv_type == "float32" and wanted <= settings.scratch_bytes
+    pays = (shape.kv_type == "float32" or own_prompts) and wanted <= settings.scratch_bytes
     return replace(settings, whole_scores=settings.whole_scores and pays)
 
 

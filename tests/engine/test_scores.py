@@ -21,8 +21,11 @@ def test_scores_are_whole_where_a_whole_chunk_fits() -> None:
     assert not with_scores_that_fit(replace(SETTINGS, whole_scores=False), SMALL, 16).whole_scores
 
 
-def test_over_a_cache_of_codes_whole_scores_gain_nothing() -> None:
-    assert not with_scores_that_fit(SETTINGS, replace(SMALL, kv_type="int8"), 16).whole_scores
+def test_over_a_cache_of_codes_whole_scores_gain_nothing_for_prompts() -> None:
+    codes = replace(SMALL, kv_type="int8")
+    assert not with_scores_that_fit(SETTINGS, codes, 512).whole_scores
+    assert with_scores_that_fit(SETTINGS, codes, 512, own_prompts=True).whole_scores
+    assert not with_scores_that_fit(SETTINGS, codes, 513, own_prompts=True).whole_scores
 
 
 def test_a_long_context_does_not_make_chunks_small() -> None:
