@@ -6,6 +6,7 @@ Importing the `edgeai` package has switched onnxruntime's telemetry off before t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = ["Binding", "Interrupted", "OnnxSession", "runtime_version"]
 
 Array = NDArray[Any]
 WHOLE_SCORES = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+_loading = threading.Lock()  # a variable of the process tells sessions how to compute scores
 _NUMPY = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
 
@@ -105,9 +107,10 @@ class OnnxSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.enable_mem_pattern = not varied_shapes
         options.add_session_config_entry("session.x64quantprecision", "1" if exact_int8 else "0")
-        os.environ[WHOLE_SCORES] = "1" if whole_scores else "0"  # read when the session makes its kernels
         try:
-            self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            with _loading:
+                os.environ[WHOLE_SCORES] = "1" if whole_scores else "0"  # read when the session makes its kernels
+                self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise PackageError(f"{graph} cannot be loaded: {error}", "verify the package and build it again") from error
         self._shrinking = False
