@@ -17,7 +17,8 @@ def test_build_installs_and_reports(cli: Cli, home: Path, tiny_gguf: Path) -> No
     assert result.code == 0
     report = result.document
     assert set(report) == {
-        "package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quantization", "quality", "warm", "warm_bytes"
+        "package", "name", "seconds", "peak_rss_bytes", "size_bytes", "quantization", "quality", "prompt_kl", "warm",
+        "warm_bytes",
     }  # fmt: skip
     assert report["name"] == "tiny"
     assert report["seconds"] > 0
