@@ -99,16 +99,21 @@ def test_a_better_value_is_found_through_noise(package: Package, seed: int) -> N
     assert choices[-1].knob == "all together"
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_noise_alone_changes_nothing(package: Package, seed: int) -> None:
+def tuned_by_noise(package: Package, seed: int) -> EngineSettings:
+    """The outcome on a machine where no setting is better."""
     chance = random.Random(seed)
 
     def speed(settings: EngineSettings, workload: Workload) -> float:
         return (1 + math.sin(machine.now / 10) / 3) * chance.uniform(0.97, 1.03) * fast(settings, workload)
 
     machine = MadeUpMachine(speed)
-    settings, _ = search(machine, package).run()
-    assert settings == BASE
+    return search(machine, package).run()[0]
+
+
+def test_noise_alone_hardly_ever_changes_anything(package: Package) -> None:
+    """A score of comparisons at 95 % and a margin: one tuning in twenty takes noise for a gain, and loses nothing."""
+    changed = [seed for seed in range(60) if tuned_by_noise(package, seed) != BASE]
+    assert len(changed) <= 6
 
 
 def test_a_value_that_kills_its_child_is_out_and_the_rest_goes_on(package: Package) -> None:
