@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeai.engine.config import ModelShape
 from edgeai.engine.page_moves import move_pages
 from edgeai.errors import OutOfMemory
+from edgeai.onnx_session import Binding
 
 GRANULE = 64  # tokens; 64 rows of 64 floats are 16 KiB, the largest page size in use on boards (of int8: 4 KiB)
 
@@ -52,6 +53,12 @@ class KVArena:
         self._spare: Cached = np.frombuffer(reserve(part.nbytes), kind).reshape(part.shape)
         self._token_bytes = shape.token_bytes
         self._written = [0] * slots  # tokens, in whole granules
+
+    def bind(self, binding: Binding, slots: slice) -> None:
+        """Have a run of one of edgeai's own graphs read and write the rows of `slots` in place."""
+        for layer, parts in enumerate(self.array):
+            for part, values in zip(("key", "value"), parts, strict=True):
+                binding.in_place(f"past.{layer}.{part}", f"present.{layer}.{part}", values[slots])
 
     @property
     def used_bytes(self) -> int:

@@ -238,7 +238,5 @@ class ModelRunner:
         binding.input("total_sequence_length", inputs.total)
         binding.input("logit_index", wanted.astype(np.int64))
         binding.output("logits", inputs.logits)
-        for layer, parts in enumerate(self.arena.array):
-            for part, values in zip(("key", "value"), parts, strict=True):
-                binding.in_place(f"past.{layer}.{part}", f"present.{layer}.{part}", values[slots])
+        self.arena.bind(binding, slots)
         return binding, inputs

@@ -115,9 +115,7 @@ class PromptReader:
         binding.input("seqlens_k", np.array([start + len(tokens) - 1], np.int32))
         binding.input("query_seqlens", np.array([len(tokens)], np.int32))
         binding.input("total_sequence_length", np.array(start + len(tokens), np.int32))
-        for layer, parts in enumerate(self._arena.array):
-            for part, values in zip(("key", "value"), parts, strict=True):
-                binding.in_place(f"past.{layer}.{part}", f"present.{layer}.{part}", values[slot : slot + 1])
+        self._arena.bind(binding, slice(slot, slot + 1))
         session.run_bound(binding)
 
     def _start(self, seconds: float) -> threading.Timer:
