@@ -14,6 +14,7 @@ from boot_guest import (
     BREAK_OTHER,
     COPY_TO_OTHER,
     EMPTY_KERNEL,
+    EMPTY_OWN_KERNEL,
     FORGET_TWIN,
     JOIN,
     SILENCE_OTHER,
@@ -200,7 +201,10 @@ def update(lab: Lab) -> None:
 
 
 def rollback(lab: Lab) -> None:
-    """Systems that cannot start are tried three times, one that never answers once; a sound one becomes good."""
+    """Systems that cannot start are tried three times, one that never answers once; a sound one becomes good.
+
+    And a good one whose kernel is gone gives way to the other.
+    """
     machine = lab.machine
     lab.start_with_key()
     good = lab.status()["running"]
@@ -215,6 +219,10 @@ def rollback(lab: Lab) -> None:
     status, _ = tried(lab, "true")
     require(status["running"] != good, f"after a sound one: {status}")
     lab.note("a sound system was found good", json.dumps(status))
+    machine.run(EMPTY_OWN_KERNEL)
+    status, seconds = after_restart(lab)
+    require(status["running"] == good, f"after the good system's kernel was emptied: {status}")
+    lab.note("a good system whose kernel is gone: seconds until the other one is the good one", seconds)
     machine.run("sync")
 
 
@@ -224,6 +232,12 @@ def tried(lab: Lab, spoil: str) -> tuple[dict[str, object], int]:
     machine.run(COPY_TO_OTHER, within=300)
     machine.run(spoil)
     machine.run(TRY_OTHER)
+    return after_restart(lab)
+
+
+def after_restart(lab: Lab) -> tuple[dict[str, object], int]:
+    """Restart it, and wait until nothing is on trial; the slots then, and seconds."""
+    machine = lab.machine
     started = time.monotonic()
     machine.restart(within=900)
     time.sleep(5)  # one that is on trial may start again

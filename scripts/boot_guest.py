@@ -23,6 +23,7 @@ done
 sync
 """
 EMPTY_KERNEL = f"{SLOTS}: >/boot/firmware/$other/vmlinuz; sync"
+EMPTY_OWN_KERNEL = f"{SLOTS}mount -o remount,rw /boot/firmware; : >/boot/firmware/$here/vmlinuz; sync"
 # The same system, but its server never starts, and it is given a minute to prove itself.
 SILENCE_OTHER = f"""{SLOTS}
 arguments="systemd.mask=edgeai.service systemd.mask=edgeai.socket systemd.setenv=EDGEAI_HEALTHY_WITHIN=60"

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from edgeai.appliance import first_boot, health, saved_wifi
+from edgeai.appliance.slots import RELEASE
 from edgeai.imaging.boot import _GRUB_MODULES
 from tests.fixtures.images import IMAGES
 
 UNITS = IMAGES / "overlay/usr/lib/systemd/system"
-GRUB, UBOOT = ((IMAGES / "boot" / name).read_text() for name in ("grub.cfg", "uboot.cmd"))
+GRUB, UBOOT = (re.sub(r"(?m)^#.*\n", "", (IMAGES / "boot" / name).read_text()) for name in ("grub.cfg", "uboot.cmd"))
 MODULES = {  # in which of GRUB's modules a command is
     **dict.fromkeys(("load_env", "save_env"), "loadenv"),
     **dict.fromkeys(("linux", "initrd", "boot"), "linux"),
@@ -31,12 +32,20 @@ def values(unit: str, key: str) -> list[str]:
 
 
 def test_grub_does_not_wait_at_its_prompt() -> None:
-    lines = [line for line in GRUB.splitlines() if not line.startswith("#")]
-    assert lines[-3:] == ["boot", "sleep 5", "reboot"]
+    assert GRUB.splitlines()[-2:] == ["sleep 5", "reboot"]
+
+
+def test_grub_starts_the_other_slot_where_a_good_one_cannot_be_loaded() -> None:
+    first, second = GRUB.split("\nstart\n")
+    assert "function start {" in first
+    # A trial starts the board again: its tries have to run out.
+    assert second.startswith('if [ -z "$trial" ]; then\n')
+    assert f"if [ -f /$slot/{RELEASE} ]; then start; fi" in second
 
 
 def test_grub_has_the_modules_of_its_configuration() -> None:
-    commands = set(re.findall(r"(?m)(?:^ *|then |if |; )([a-z_]+|\[)(?= |$)", GRUB)) - {"if", "elif", "fi", "then"}
+    words = set(re.findall(r"(?m)(?:^ *|then |else |if |; )([a-z_]+|\[)(?=[ ;]|$)", GRUB))
+    commands = words - {"if", "elif", "else", "fi", "then", "function", "start"}
     assert commands <= MODULES.keys(), commands - MODULES.keys()
     assert {MODULES[command] for command in commands} <= set(_GRUB_MODULES)
 
@@ -51,7 +60,7 @@ def test_a_trial_ends_even_if_python_is_broken() -> None:
     assert f"set trial={word}" in GRUB
     assert f"setenv trial {word}" in UBOOT
     assert "setenv bootargs ${bootargs} ${trial} " in UBOOT
-    assert re.search(r"(?m)^linux .* \$trial$", GRUB)
+    assert re.search(r"(?m)if linux .* \$trial; then$", GRUB)
     assert values("edgeai-trial.service", "ConditionPathExists") == [f"!{health.GOOD}"]
     [command] = values("edgeai-trial.service", "ExecStart")
     assert command.endswith("/systemctl --no-block reboot")
