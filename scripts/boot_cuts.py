@@ -157,7 +157,7 @@ class Cuts:
 def power_cuts(lab: Lab) -> None:
     """Each moment in turn; each next start gets ready and answers, and nothing that was said to be safe is lost."""
     lab.note("seed", lab.seed)
-    cuts = Cuts(lab, random.Random(lab.seed))  # noqa: S311
+    cuts = Cuts(lab, random.Random(lab.seed))
     cuts.prepare()
     for name, moment in itertools.cycle(cuts.moments.items()):
         times = moment()
@@ -168,6 +168,8 @@ def power_cuts(lab: Lab) -> None:
             raise RuntimeError(f"after {cuts.survived.total()} cuts, {name}: {error}") from error
         cuts.survived[name] += times
         lab.figures["power cuts survived"] = f"{cuts.survived.total()}: {dict(cuts.survived)}"
+        unsafe = lab.machine.forgotten
+        lab.figures["cuts with writes that were not flushed"] = f"{sum(map(bool, unsafe))} of {len(unsafe)}"
         print(f"  {lab.figures['power cuts survived']}", file=sys.stderr, flush=True)
         if cuts.survived.total() >= lab.cuts:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import shlex
 import signal
 import socket
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-SECTOR = 512
+from boot_card import SECTOR, Card
+
 MOST_CRASHES = 5
 _TABLE = 0x1BE  # of partitions, in the first sector
 MAC = bytes.fromhex("525400123456")  # QEMU's first network card
@@ -34,8 +36,14 @@ class Emulator:
     memory_mib: int = 1024
     network_card: ClassVar[str] = "virtio-net-pci,romfile="
 
-    def command(self, disk: Path, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
-        """How QEMU is called. Its own loader and libraries are used: they are newer than this machine's may be."""
+    def prepare(self, disk: Path, work: Path) -> None:
+        """Take from the card what QEMU needs in a file."""
+
+    def command(self, card: str, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
+        """How QEMU is called; `card` is the file or the address of the card's content.
+
+        Its own loader and libraries are used: they are newer than this machine's may be.
+        """
         libraries = self.folder / "usr/lib/x86_64-linux-gnu"
         program = "qemu-system-x86_64" if self.architecture == "amd64" else "qemu-system-aarch64"
         forwarded = ",".join(f"hostfwd=tcp:127.0.0.1:{ports[name]}-:{port}" for name, port in PORTS.items())
@@ -45,15 +53,15 @@ class Emulator:
             *("-L", str(self.folder / "usr/share/qemu"), "-L", str(self.folder / "usr/share/seabios")),
             *self._machine(work),
             *("-display", "none", "-monitor", "none", "-no-user-config"),
-            *self._card_and_console(disk, serial),
+            *self._card_and_console(card, serial),
             # The capture has what the guest sends into the network, whoever it is for.
             *("-netdev", f"user,id=net,{forwarded}", "-device", f"{self.network_card},netdev=net,mac={MAC.hex(':')}"),
             *("-object", f"filter-dump,id=dump,netdev=net,file={capture}"),
         ]
 
-    def _card_and_console(self, disk: Path, serial: Path) -> list[str]:
-        card = ["-drive", f"file={disk},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card"]
-        return ["-smp", "2", "-m", str(self.memory_mib), "-serial", f"file:{serial}", *card]
+    def _card_and_console(self, card: str, serial: Path) -> list[str]:
+        drive = ["-drive", f"file={card},format=raw,if=none,id=card", "-device", "virtio-blk-pci,drive=card"]
+        return ["-smp", "2", "-m", str(self.memory_mib), "-serial", f"file:{serial}", *drive]
 
     def _machine(self, work: Path) -> list[str]:
         if self.architecture == "arm64":
@@ -84,7 +92,10 @@ class Emulator:
 
 @dataclass
 class Machine:
-    """One machine with its disk. `patience` multiplies every time limit: emulation without KVM is slow."""
+    """One machine with its disk. `patience` multiplies every time limit: emulation without KVM is slow.
+
+    With `chance` its card forgets at a cut what it was not told to flush, as that decides.
+    """
 
     emulator: Emulator
     image: Path  # as it was built
@@ -92,13 +103,16 @@ class Machine:
     work: Path
     key: Path
     patience: float = 1.0
+    chance: random.Random | None = None
     disk: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     captures: list[Path] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
     crashes: int = 0  # of QEMU itself
+    forgotten: list[int] = field(default_factory=list)  # writes that were not safe, of each cut
     _cards: int = 0
+    _card: Card | None = None
     _stick: Path | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +130,12 @@ class Machine:
         self.ports = {name: free_port() for name in PORTS}
         self.captures.append(self.work / f"net-{len(self.captures)}.pcap")
         serial = self.work / "serial.log"
-        command = self.emulator.command(self.disk, self.captures[-1], serial, self.ports, self.work)
+        card = str(self.disk)
+        if self.chance is not None:
+            self._card = Card(self.disk, self.work / "card", self.chance)
+            card = f"nbd+unix:///?socket={self._card.address}"
+        self.emulator.prepare(self.disk, self.work)
+        command = self.emulator.command(card, self.captures[-1], serial, self.ports, self.work)
         if stick is not None:
             command += ["-drive", f"file={stick},format=raw,if=none,id=stick"]
             command += ["-device", "qemu-xhci", "-device", "usb-storage,drive=stick"]
@@ -130,6 +149,12 @@ class Machine:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._card is not None:
+            self.forgotten.append(self._card.cut())
+            self._card = None
 
     def ready_after(self, within: float = 180.0) -> float:
         """Seconds from switching it on until it is ready. Raises TimeoutError with what its console said last."""
@@ -157,6 +182,7 @@ class Machine:
         self.crashes += 1
         if self.crashes > MOST_CRASHES:
             raise TimeoutError(f"QEMU has ended {self.crashes} times: {said}")
+        self._forget()
         print(f"  QEMU has crashed, it is started again: {said}", file=sys.stderr, flush=True)
         self.start(self._stick)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,17 +23,16 @@ class RaspberryPi(Emulator):
 
     network_card: ClassVar[str] = "usb-net"
 
-    def command(self, disk: Path, capture: Path, serial: Path, ports: Mapping[str, int], work: Path) -> list[str]:
-        """How QEMU is called for the card as it is now."""
+    def prepare(self, disk: Path, work: Path) -> None:
+        """Take U-Boot and the device tree from the card, as the firmware would."""
         start, _ = partition(disk, 1)
         for name in (UBOOT, DEVICE_TREE):
             subprocess.run(["mcopy", "-n", "-o", "-i", f"{disk}@@{start}", f"::{name}", str(work / name)], check=True)
         tree = work / DEVICE_TREE
         tree.write_bytes(tree.read_bytes().replace(WATCHDOG, NO_WATCHDOG))
-        return super().command(disk, capture, serial, ports, work)
 
     def _machine(self, work: Path) -> list[str]:
         return ["-M", "raspi3b", "-kernel", str(work / UBOOT), "-dtb", str(work / DEVICE_TREE)]
 
-    def _card_and_console(self, disk: Path, serial: Path) -> list[str]:
-        return ["-drive", f"file={disk},format=raw,if=sd", "-serial", "null", "-serial", f"file:{serial}"]
+    def _card_and_console(self, card: str, serial: Path) -> list[str]:
+        return ["-drive", f"file={card},format=raw,if=sd", "-serial", "null", "-serial", f"file:{serial}"]
