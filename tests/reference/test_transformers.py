@@ -58,8 +58,8 @@ def checkpoints(interpreter: str, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def logits_of(interpreter: str, tmp_path: Path) -> Callable[[str, Path, list[int]], Floats]:
-    def run(kind: str, model: Path, ids: list[int]) -> Floats:
+def logits_of(interpreter: str, tmp_path: Path) -> Callable[[str, Path, list[list[int]]], Floats]:
+    def run(kind: str, model: Path, ids: list[list[int]]) -> Floats:
         np.save(tmp_path / "ids.npy", np.array(ids, np.int64))
         run_transformers(interpreter, kind, model, tmp_path / "ids.npy", tmp_path / "logits.npy")
         logits: Floats = np.load(tmp_path / "logits.npy")
@@ -69,7 +69,7 @@ def logits_of(interpreter: str, tmp_path: Path) -> Callable[[str, Path, list[int
 
 
 def test_the_real_package(
-    logits_of: Callable[[str, Path, list[int]], Floats],
+    logits_of: Callable[[str, Path, list[list[int]]], Floats],
     smollm_package: Package,
     smollm_gguf: Path,
     smollm_source: GGUFSource,
@@ -82,8 +82,7 @@ def test_the_real_package(
         ours = [model.engine.runner.score(0, chunk, 0).copy() for chunk in chunks]
     assert [len(chunk) for chunk in chunks] == [CONTEXT] * CHUNKS
     divergences = []
-    for chunk, logits in zip(chunks, ours, strict=True):
-        theirs = logits_of("gguf", smollm_gguf, chunk)
+    for chunk, logits, theirs in zip(chunks, ours, logits_of("gguf", smollm_gguf, chunks), strict=True):
         comparison = compare(theirs, logits, chunk)
         divergences.append(comparison.mean_kl)
         assert comparison.agreement > 0.9

@@ -5,9 +5,9 @@ usage: transformers_logits.py gguf MODEL.gguf IDS.npy LOGITS.npy
        transformers_logits.py tiny CHECKPOINT CONFIG.json
        transformers_logits.py batch FOLDER
 
-`IDS.npy` is int64 [tokens], `LOGITS.npy` becomes float32 [tokens, vocab_size]. `tiny` writes a random checkpoint of any
-`model_type`. `batch` does `tiny` and `folder` in one process for every `FOLDER/NAME/theirs.json`: the checkpoint goes
-to `FOLDER/NAME/checkpoint`, the logits of `FOLDER/ids.npy` to `FOLDER/NAME/logits.npy`.
+`IDS.npy` is int64 [..., tokens], `LOGITS.npy` becomes float32 [..., tokens, vocab_size]. `tiny` writes a random
+checkpoint of any `model_type`. `batch` does `tiny` and `folder` in one process for every `FOLDER/NAME/theirs.json`: the
+checkpoint goes to `FOLDER/NAME/checkpoint`, the logits of `FOLDER/ids.npy` to `FOLDER/NAME/logits.npy`.
 
 It shares no code with edgeai: tensors are dequantized by the package gguf, and rows of the q and k projections are put
 back into Hugging Face's order here.
@@ -113,7 +113,8 @@ def open_folder(folder: Path) -> PreTrainedModel:
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
-    return model.float().eval()(torch.from_numpy(ids)[None]).logits[0].numpy()
+    found = model.float().eval()(torch.from_numpy(np.atleast_2d(ids))).logits
+    return found.reshape(*ids.shape, -1).numpy()
 
 
 def batch(folder: Path) -> None:
