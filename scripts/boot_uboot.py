@@ -45,6 +45,7 @@ def try_b(disk: Path, work: Path, *, whole: bool) -> None:
 def rollback(lab: Lab) -> None:
     """A system in slot b whose kernel panics at once is started three times, then a again, which gets ready."""
     machine = lab.machine
+    machine.fresh_card()
     try_b(machine.disk, machine.work, whole=False)
     machine.start()
     await_that(lab, lambda: len(started(machine.work)) > TRIES, 1200)

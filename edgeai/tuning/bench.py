@@ -39,7 +39,7 @@ class Bench:
         self._package, self._worker = package, worker
         self._children: OrderedDict[EngineSettings, Child] = OrderedDict()
         self.capacity = 1  # children at once
-        self._start_timeout = load_timeout(package)
+        self._start_timeout: float | None = None  # seconds, once a start was measured
         self._patience: dict[str, float] = {}  # seconds, by what is asked
         self._golden = golden
         self.start_seconds = 0.0  # what a new child costs
@@ -90,7 +90,8 @@ class Bench:
             return self._children[settings]
         while len(self._children) >= self.capacity:
             self._drop(next(iter(self._children)))
-        child = Child(self._package.path, settings, timeout=self._start_timeout, worker=self._worker)
+        timeout = self._start_timeout or load_timeout(self._package, settings)
+        child = Child(self._package.path, settings, timeout=timeout, worker=self._worker)
         self._children[settings] = child
         self.start_seconds = max(self.start_seconds, child.start_seconds)
         self.answer(settings)

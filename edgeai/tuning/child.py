@@ -25,6 +25,9 @@ from edgeai.package.package import Package
 
 WORKER = (sys.executable, "-m", "edgeai.tuning.worker")
 LOAD_SECONDS = 60.0
+# Where memory is tight the model then runs at its largest (engine/warm_up.py): some hundred tokens, and boards without
+# 8-bit dot products compute two a second of the models that just fit them.
+WARM_UP_SECONDS = 240.0
 SLOWEST_READ = 5e6  # bytes a second of a bad SD card
 CRASHES = {
     signal.SIGILL: "an illegal instruction (SIGILL): the installed onnxruntime is not made for this CPU",
@@ -33,9 +36,9 @@ CRASHES = {
 }
 
 
-def load_timeout(package: Package) -> float:
-    """Seconds after which a package that is still being loaded never will be."""
-    return LOAD_SECONDS + package.size_bytes / SLOWEST_READ
+def load_timeout(package: Package, settings: EngineSettings) -> float:
+    """Seconds after which a package that is still being loaded with these settings never will be."""
+    return LOAD_SECONDS + package.size_bytes / SLOWEST_READ + (WARM_UP_SECONDS if settings.tight else 0)
 
 
 class Child:

@@ -22,5 +22,5 @@ def probe(package: Package, settings: EngineSettings, golden: Golden, *, worker:
     speed = golden.tokens_per_second
     timeout = LEAST_SECONDS + PATIENCE * ANSWER_TOKENS / speed if speed else ANSWER_SECONDS
     task = {"task": "ask", "expected": golden.model_dump(mode="json")}
-    with Child(package.path, settings, timeout=load_timeout(package), worker=worker or WORKER) as child:
+    with Child(package.path, settings, timeout=load_timeout(package, settings), worker=worker or WORKER) as child:
         return Answer(**child.ask(task, timeout=timeout))

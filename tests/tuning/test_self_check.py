@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeai.config import CheckMode
+from edgeai.engine.config import EngineSettings
 from edgeai.errors import TrialFailed
 from edgeai.package.package import Package
 from edgeai.tuning import child, probe
@@ -121,6 +122,15 @@ def test_a_hang_ends_in_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     home.misbehaviour.forget()
     home.misbehaviour.when("hang when answering", **TUNED)
     assert home.start("always").level.name == "default"
+
+
+def test_settings_for_tight_memory_have_time_to_warm_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "LOAD_SECONDS", 0.001)
+    settings = EngineSettings(threads=1, max_rows=2)
+    with pytest.raises(TrialFailed, match="loading the model took more than 0 s"):
+        probe.probe(home.package, settings, Golden())
+    answer = probe.probe(home.package, replace(settings, tight=True), Golden())
+    assert len(answer.tokens) > 1
 
 
 def test_the_last_good_settings_come_before_defaults(home: Home) -> None:
