@@ -46,7 +46,10 @@ def screens(machine: Machine, *changes: str) -> list[str]:
         "systemctl", 'case "$*" in *--value*) cat $root/status ;; *) echo "StatusText=$(cat $root/status)" ;; esac'
     )
     cases = "\n".join(f"{number}) {change} ;;" for number, change in enumerate(changes, 1))
-    machine.program("sleep", f"n=$(($(cat $root/n) + 1)); echo $n >$root/n\ncase $n in\n{cases}\n*) exit 1 ;;\nesac")
+    # What waits for a change has time to show it before the next one comes.
+    machine.program(
+        "sleep", f"/bin/sleep 0.3\nn=$(($(cat $root/n) + 1)); echo $n >$root/n\ncase $n in\n{cases}\n*) exit 1 ;;\nesac"
+    )
     machine.path("n").write_text("0")
     machine.path("status").write_text("loading")
     machine.path("run/edgeai/notes").touch()
