@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SECTORS, SECTOR = 64, 512
-READ, WRITE, DISCONNECT, FLUSH, TRIM = 0, 1, 2, 3, 4
+READ, WRITE, FLUSH, TRIM = 0, 1, 3, 4
 
 
 @pytest.fixture(autouse=True)
