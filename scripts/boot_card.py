@@ -48,9 +48,11 @@ class Card:
     address: Path  # of a socket in the file system
     chance: random.Random
     file: BinaryIO = field(init=False)
+    answers: threading.Event = field(default_factory=threading.Event)  # cleared, it takes requests and never answers
     _unsafe: list[_Written] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.answers.set()
         self.file = self.disk.open("r+b", buffering=0)
         self.address.unlink(missing_ok=True)
         self._server = _Server(str(self.address), _Conversation)
@@ -78,6 +80,7 @@ class Card:
 
     def cut(self) -> int:
         """Cut its power after QEMU's, and forget; how many writes were not safe."""
+        self.answers.set()
         self._server.shutdown()  # once all that QEMU had sent is taken
         self._server.server_close()
         self._thread.join()
@@ -156,6 +159,7 @@ class _Conversation(socketserver.StreamRequestHandler):
         magic, _, kind, handle, at, count = _REQUEST.unpack(self._exactly(_REQUEST.size))
         if magic != _REQUEST_MAGIC or kind == _DISCONNECT or count > _MOST_BYTES:
             return False
+        card.answers.wait()
         answer, error = b"", 0
         if kind == _WRITE:
             data = self._exactly(count)

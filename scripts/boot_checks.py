@@ -31,6 +31,9 @@ SETTLE_SECONDS = 60
 MEASURED_SECONDS = 300
 DAY_SECONDS = 86_400
 ANSWERS = 10
+STALLED_NOTE = "/data/stalled"
+STALLED_SECONDS = 900
+GIVEN_UP = "hung_task: blocked tasks"
 
 
 def first_start(lab: Lab) -> None:
@@ -200,6 +203,27 @@ def update(lab: Lab) -> None:
     machine.run("sync")
 
 
+def stalled_card(lab: Lab) -> None:
+    """A card that stops answering for good: the kernel gives it up, and starts the board again."""
+    machine = lab.machine
+    lab.start_with_key()
+    identity = machine.run("cat /proc/sys/kernel/random/boot_id")
+    machine.run(f"(sleep 5; date >{STALLED_NOTE}; sync) >/dev/null 2>&1 &")
+    machine.stall()
+    stalled = time.monotonic()
+    while not machine.said(GIVEN_UP):
+        require(time.monotonic() < stalled + STALLED_SECONDS, "a card that does not answer was waited for")
+        time.sleep(1)
+    lab.note("a card that stops answering: seconds until the kernel gave it up", round(time.monotonic() - stalled))
+    machine.end_stall()  # the emulator's own restart waits for it
+    machine.ready_after(within=300)
+    lab.note("seconds until the board was ready again", round(time.monotonic() - stalled))
+    machine.await_ssh()
+    require(machine.run("cat /proc/sys/kernel/random/boot_id") != identity, "the board has not started again")
+    ask_briefly(machine)
+    machine.run(f"rm -f {STALLED_NOTE}; sync")
+
+
 def rollback(lab: Lab) -> None:
     """Systems that cannot start are tried three times, one that never answers once; a sound one becomes good.
 
@@ -254,6 +278,7 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
     "usb-stick": usb_stick,
     "network": network,
     "update": update,
+    "stalled-card": stalled_card,
     "rollback": rollback,
     "power-cuts": power_cuts,
 }

@@ -151,6 +151,21 @@ class Machine:
             self.process = None
         self._forget()
 
+    def stall(self) -> None:
+        """Its card answers nothing from now on. Raises ValueError where it has none that can be told so."""
+        if self._card is None:
+            raise ValueError("this machine's card is a file, which always answers")
+        self._card.answers.clear()
+
+    def end_stall(self) -> None:
+        """Its card answers again, first what it was asked meanwhile."""
+        if self._card is not None:
+            self._card.answers.set()
+
+    def said(self, words: str) -> bool:
+        """Whether its console has shown this since it was switched on."""
+        return words in (self.work / "serial.log").read_text(errors="replace")
+
     def _forget(self) -> None:
         if self._card is not None:
             self.forgotten.append(self._card.cut())

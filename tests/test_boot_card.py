@@ -120,3 +120,24 @@ def test_a_machine_may_die_in_the_middle_of_a_write(tmp_path: Path) -> None:
     assert 0 < card.cut() <= SECTORS
     content = disk.read_bytes()
     assert {content[at : at + SECTOR] for at in range(0, len(content), SECTOR)} <= {bytes(SECTOR), b"x" * SECTOR}
+
+
+def test_it_may_stop_answering(tmp_path: Path) -> None:
+    from boot_card import Card
+
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(SECTORS * SECTOR))
+    card = Card(disk, tmp_path / "card", random.Random(1))
+    client = Client(tmp_path / "card")
+    card.answers.clear()
+    client.socket.sendall(struct.pack(">IHHQQI", 0x25609513, 0, READ, 7, 0, SECTOR))
+    client.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.socket.recv(1)
+    client.socket.settimeout(None)
+    card.answers.set()
+    assert client.file.read(16 + SECTOR) == struct.pack(">IIQ", 0x67446698, 0, 7) + bytes(SECTOR)
+    card.answers.clear()
+    client.socket.sendall(struct.pack(">IHHQQI", 0x25609513, 0, READ, 8, 0, SECTOR))
+    client.close()
+    assert card.cut() == 0  # nor does that keep its power from being cut

@@ -11,6 +11,13 @@ from edgeai.imaging.schema import Base, Board, Layer, Partition, Partitions, rea
 
 SLOTS = ("a", "b")
 SECTOR = 512  # bytes
+# A card that stops answering is seldom cured by waiting: who has waited for it for five minutes starts the board again.
+_START_AGAIN = (
+    "panic=10",
+    "hung_task_panic=1",
+    "sysctl.kernel.hung_task_timeout_secs=300",
+    "sysctl.kernel.hung_task_check_interval_secs=30",
+)
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,9 @@ class Plan:
     @property
     def command_line_template(self) -> str:
         """The command line before it is known which slot it is for."""
-        always = ("root=@ROOT@", "rootfstype=erofs", "ro", "panic=10", "edgeai.slot=@SLOT@")
+        always = ("root=@ROOT@", "rootfstype=erofs", "ro", "edgeai.slot=@SLOT@")
         names = "net.ifnames=0"  # eth0 and wlan0, as people and Raspberry Pi Imager write them in network-config
-        return " ".join((*always, names, *self.board.command_line))
+        return " ".join((*always, *_START_AGAIN, names, *self.board.command_line))
 
     def places(self, data_size: int) -> tuple[Place, ...]:
         """Where each partition lies on a disk whose data partition holds `data_size` bytes of models.

@@ -41,7 +41,14 @@ def test_each_slot_starts_its_own_root(board: str) -> None:
     for slot, number in (("a", 2), ("b", 3)):
         words = plan.command_line(slot).split()
         assert f"root=PARTUUID={plan.partitions.disk_id}-{number:02d}" in words
-        assert {f"edgeai.slot={slot}", "panic=10", "ro", "rootfstype=erofs", "net.ifnames=0"} <= set(words)
+        assert {
+            f"edgeai.slot={slot}",
+            "panic=10",
+            "hung_task_panic=1",
+            "ro",
+            "rootfstype=erofs",
+            "net.ifnames=0",
+        } <= set(words)
         assert "@" not in plan.command_line(slot)
 
 
