@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Callable
 
+from boot_control import control
 from boot_cuts import power_cuts
 from boot_guest import (
     ACCESS_POINT,
+    ADD_RADIOS,
     ASIDE,
     ATTEMPTS,
     BREAK_OTHER,
@@ -16,10 +18,16 @@ from boot_guest import (
     EMPTY_KERNEL,
     EMPTY_OWN_KERNEL,
     FORGET_TWIN,
+    IGNORE_OTHER,
     JOIN,
+    REMOVE_RADIOS,
+    SETUP_PAGE,
     SILENCE_OTHER,
     STATUS,
+    TELL_WIFI,
+    TOLD_WIFI,
     TRY_OTHER,
+    in_background,
 )
 from boot_lab import Lab, ask, ask_briefly, no_failed_units, require
 from boot_machine import HOST, MAC, Machine, make_stick, write_to_boot
@@ -27,6 +35,8 @@ from boot_mirror import serving
 from boot_silence import sent
 
 IDLE_SECONDS = 60
+UNPLUGGED_SECONDS = 60
+LAST_WORDS = "boot-image-was-here"
 SETTLE_SECONDS = 60
 MEASURED_SECONDS = 300
 DAY_SECONDS = 86_400
@@ -140,6 +150,34 @@ def access_point(lab: Lab) -> None:
     write_to_boot(machine.disk, {"network-config": "# nothing\n"})
 
 
+def setup_page(lab: Lab) -> None:
+    """No cable, no Wi-Fi: the set-up page is told one with a wrong password; the board gives it up, and asks again."""
+    machine = lab.machine
+    lab.start_with_key()
+    machine.run(ADD_RADIOS)
+    machine.cut()
+    seconds = lab.start()
+    script = machine.work / "tell-wifi"
+    script.write_text(TELL_WIFI)
+    machine.send(script, "/data/tell-wifi")
+    machine.run(in_background("sh /data/tell-wifi", "told"))
+    with control(machine.work) as qemu:
+        qemu.plug(cable=False)
+        unplugged = time.monotonic()
+        qemu.await_resets(2, 600 * machine.patience)  # to join what it was told, and to ask again
+        lab.note("a Wi-Fi that cannot be joined: seconds until it is given up", round(time.monotonic() - unplugged))
+        time.sleep(2 * seconds + UNPLUGGED_SECONDS)  # nobody can ask it what it does without a cable
+        qemu.plug(cable=True)
+    machine.await_ssh()
+    log = machine.run("cat /data/told.log")
+    require("offered 10.42.0." in log and "Saved." in log, f"the set-up page was told: {log}")
+    notes = machine.run("cat /run/edgeai/notes")
+    require(f"{TOLD_WIFI!r} could not be joined" in notes, f"the screen says: {notes}")
+    shown = machine.run(SETUP_PAGE)
+    require("could not be joined" in shown and "<form" in shown, f"the set-up page says: {shown}")
+    machine.run(f"rm -rf /data/tell-wifi /data/told* /data/system/given-up; {REMOVE_RADIOS}")
+
+
 def usb_stick(lab: Lab) -> None:
     """A model in a signed bundle on a USB stick is installed at a start of a board that has none."""
     machine = lab.machine
@@ -225,21 +263,25 @@ def stalled_card(lab: Lab) -> None:
 
 
 def rollback(lab: Lab) -> None:
-    """Systems that cannot start are tried three times, one that never answers once; a sound one becomes good.
+    """Systems that cannot start or never look at themselves are tried three times, one that never answers once.
 
-    And a good one whose kernel is gone gives way to the other.
+    A sound one becomes good, and a good one whose kernel is gone gives way to the other. The log before an orderly restart
+    is kept.
     """
     machine = lab.machine
     lab.start_with_key()
     good = lab.status()["running"]
+    machine.run(f"logger -p user.warning {LAST_WORDS}")
     for what, spoil in (
         ("whose kernel is empty", EMPTY_KERNEL),
         ("whose root is damaged", BREAK_OTHER),
         ("whose server never starts", SILENCE_OTHER),
+        ("that never looks whether it is healthy", IGNORE_OTHER),
     ):
         status, seconds = tried(lab, spoil)
         require((status["running"], status["tries_left"]) == (good, 0), f"after one {what}: {status}")
         lab.note(f"a system {what}: seconds until the good one is back", seconds)
+    require(LAST_WORDS in machine.run("cat /data/system/warnings.log"), "the log of an orderly end was not kept")
     status, _ = tried(lab, "true")
     require(status["running"] != good, f"after a sound one: {status}")
     lab.note("a sound system was found good", json.dumps(status))
@@ -275,6 +317,7 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
     "silence": silence,
     "writes": writes,
     "access-point": access_point,
+    "setup-page": setup_page,
     "usb-stick": usb_stick,
     "network": network,
     "update": update,

@@ -30,6 +30,14 @@ arguments="systemd.mask=edgeai.service systemd.mask=edgeai.socket systemd.setenv
 for file in /boot/firmware/$other/cmdline.*; do sed -i "s|edgeai.slot=|$arguments &|" $file; done
 sync
 """
+# The same system, but it never looks whether it is healthy; the timer that ends such a trial waits a minute and a half.
+IGNORE_OTHER = f"""{SLOTS}
+drop_in=$(printf '[Timer]\\nOnBootSec=90\\n' | base64)
+credential=systemd.unit-dropin.edgeai-trial.timer:$drop_in
+arguments="systemd.mask=edgeai-health.service systemd.set_credential_binary=$credential"
+for file in /boot/firmware/$other/cmdline.*; do sed -i "s|edgeai.slot=|$arguments &|" $file; done
+sync
+"""
 TRY_OTHER = f"""{IN_PYTHON} '
 from edgeai.appliance.boot_partition import writable
 from edgeai.appliance.slots import open_slots
@@ -47,8 +55,8 @@ sync
 ACCESS_POINT = """version: 2
 wifis: {"wl*": {access-points: {edgeai-test: {password: "long enough", mode: ap}}}}
 """
-# Two radios of the kernel's simulator; the second one joins, from a network namespace of its own.
-JOIN = """set -e
+# A client joins the first of two radios of the kernel's simulator with the second, from a network namespace of its own.
+_JOIN = """set -e
 modprobe mac80211_hwsim radios=2
 try() { for _ in $(seq 90); do "$@" >/dev/null 2>&1 && return; sleep 1; done; echo "in vain: $*"; }
 has_address() { ip -4 -o addr show dev wlan0 | grep -q 10.42.0.1; }
@@ -56,7 +64,7 @@ try has_address
 systemctl stop edgeai-wifi@wlan1
 ip netns add client
 iw phy "$(cat /sys/class/net/wlan1/phy80211/name)" set netns name client
-printf 'network={\nssid="edgeai-test"\npsk="long enough"\n}\n' >/tmp/client.conf
+printf 'network={\nssid=%s\n%s\n}\n' "$name" "$secret" >/tmp/client.conf
 ip netns exec client wpa_supplicant -B -i wlan1 -c /tmp/client.conf >/dev/null
 joined() { ip netns exec client iw dev wlan1 link | grep -q Connected; }
 try joined
@@ -84,8 +92,35 @@ END
 ip netns exec client sh -c 'for way in all wlan1; do echo 0 >/proc/sys/net/ipv4/conf/$way/rp_filter; done'
 ip netns exec client python3 /tmp/discover.py
 ip netns exec client ip addr add 10.42.0.200/24 dev wlan1
+"""
+JOIN = f"""name='"edgeai-test"' secret='psk="long enough"'
+{_JOIN}
 ip netns exec client python3 -c 'import urllib.request as u
 print(u.urlopen("http://10.42.0.1/health/live", timeout=60).read().decode())'
+"""
+# A board that finds no cable and knows no Wi-Fi: somebody joins its access point, and mistypes a password.
+_RADIOS = "modules_load=mac80211_hwsim mac80211_hwsim.radios=2"
+_EACH_COMMAND_LINE = f"{SLOTS}mount -o remount,rw /boot/firmware; for file in /boot/firmware/$here/cmdline.*; do"
+ADD_RADIOS = f'{_EACH_COMMAND_LINE} sed -i "s|edgeai.slot=|{_RADIOS} &|" $file; done; sync'
+REMOVE_RADIOS = f'{_EACH_COMMAND_LINE} sed -i "s|{_RADIOS} ||" $file; done; sync'
+TOLD_WIFI = "no such place"
+TELL_WIFI = f"""
+while /usr/libexec/edgeai/cable-plugged; do sleep 1; done
+systemctl restart edgeai-wifi@wlan0 edgeai-setup-page
+name=$(sed -n 's/^ *ssid=//p' /run/edgeai/wifi.conf) secret=key_mgmt=NONE
+{_JOIN}
+cat >/tmp/tell.py <<'END'
+import re, urllib.parse, urllib.request
+page = "http://10.42.0.1:81/"
+token = re.search('name="token" value="([^"]+)"', urllib.request.urlopen(page, timeout=60).read().decode())[1]
+form = urllib.parse.urlencode({{"token": token, "wifi": "{TOLD_WIFI}", "password": "with a wrong letter"}})
+print(urllib.request.urlopen(page, form.encode(), timeout=60).read().decode())
+END
+ip netns exec client python3 /tmp/tell.py
+sync
+"""
+SETUP_PAGE = """python3 -c 'import urllib.request as u
+print(u.urlopen("http://10.42.0.1:81/", timeout=60).read().decode())'
 """
 SEND_MODEL = 'cd "$(ls -d /data/edgeai/models/* | head -n1)" && tar -c .'
 IMPORT_TWIN = "edgeai import /data/twin.bundle"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from boot_card import SECTOR, Card
+from boot_control import ADDRESS, NETWORK_CARD
 
 MOST_CRASHES = 5
 _TABLE = 0x1BE  # of partitions, in the first sector
@@ -53,10 +54,12 @@ class Emulator:
             *("-L", str(self.folder / "usr/share/qemu"), "-L", str(self.folder / "usr/share/seabios")),
             *self._machine(work),
             *("-display", "none", "-monitor", "none", "-no-user-config"),
+            *("-qmp", f"unix:{work / ADDRESS},server=on,wait=off"),
             *self._card_and_console(card, serial),
             # The capture has what the guest sends into the network, whoever it is for.
-            *("-netdev", f"user,id=net,{forwarded}", "-device", f"{self.network_card},netdev=net,mac={MAC.hex(':')}"),
-            *("-object", f"filter-dump,id=dump,netdev=net,file={capture}"),
+            *("-netdev", f"user,id={NETWORK_CARD},{forwarded}"),
+            *("-device", f"{self.network_card},netdev={NETWORK_CARD},mac={MAC.hex(':')}"),
+            *("-object", f"filter-dump,id=dump,netdev={NETWORK_CARD},file={capture}"),
         ]
 
     def _card_and_console(self, card: str, serial: Path) -> list[str]:
