@@ -265,8 +265,8 @@ def stalled_card(lab: Lab) -> None:
 def rollback(lab: Lab) -> None:
     """Systems that cannot start or never look at themselves are tried three times, one that never answers once.
 
-    A sound one becomes good, and a good one whose kernel is gone gives way to the other. The log before an orderly restart
-    is kept.
+    A sound one becomes good, and a good one whose kernel is gone gives way to the other. The log of an orderly end is
+    kept.
     """
     machine = lab.machine
     lab.start_with_key()
