@@ -6,37 +6,16 @@ import json
 import time
 from collections.abc import Callable
 
-from boot_control import control
 from boot_cuts import power_cuts
-from boot_guest import (
-    ACCESS_POINT,
-    ADD_RADIOS,
-    ASIDE,
-    ATTEMPTS,
-    BREAK_OTHER,
-    COPY_TO_OTHER,
-    EMPTY_KERNEL,
-    EMPTY_OWN_KERNEL,
-    FORGET_TWIN,
-    IGNORE_OTHER,
-    JOIN,
-    REMOVE_RADIOS,
-    SETUP_PAGE,
-    SILENCE_OTHER,
-    STATUS,
-    TELL_WIFI,
-    TOLD_WIFI,
-    TRY_OTHER,
-    in_background,
-)
+from boot_guest import ASIDE, ATTEMPTS, FORGET_TWIN, STATUS
 from boot_lab import Lab, ask, ask_briefly, no_failed_units, require
-from boot_machine import HOST, MAC, Machine, make_stick, write_to_boot
+from boot_machine import HOST, MAC, Machine, make_stick
 from boot_mirror import serving
 from boot_silence import sent
+from boot_trials import rollback, update
+from boot_wireless import access_point, setup_page
 
 IDLE_SECONDS = 60
-UNPLUGGED_SECONDS = 60
-LAST_WORDS = "boot-image-was-here"
 SETTLE_SECONDS = 60
 MEASURED_SECONDS = 300
 DAY_SECONDS = 86_400
@@ -137,47 +116,6 @@ def written_during(machine: Machine, action: Callable[[], object]) -> int:
     return written(machine) - before
 
 
-def access_point(lab: Lab) -> None:
-    """An access point that was asked for, on simulated radios: a client joins, gets an address, reaches the server."""
-    machine = lab.machine
-    lab.start_with_key(network_config=ACCESS_POINT)
-    seen = machine.run(JOIN, within=300)
-    require("offered 10.42.0." in seen, f"no address was offered: {seen}")
-    require('{"status":"ok"}' in seen, f"the server was not reached over Wi-Fi: {seen}")
-    lab.note("access point", seen.strip().replace("\n", ", "))
-    machine.run("sync")
-    machine.cut()
-    write_to_boot(machine.disk, {"network-config": "# nothing\n"})
-
-
-def setup_page(lab: Lab) -> None:
-    """No cable, no Wi-Fi: the set-up page is told one with a wrong password; the board gives it up, and asks again."""
-    machine = lab.machine
-    lab.start_with_key()
-    machine.run(ADD_RADIOS)
-    machine.cut()
-    seconds = lab.start()
-    script = machine.work / "tell-wifi"
-    script.write_text(TELL_WIFI)
-    machine.send(script, "/data/tell-wifi")
-    machine.run(in_background("sh /data/tell-wifi", "told"))
-    with control(machine.work) as qemu:
-        qemu.plug(cable=False)
-        unplugged = time.monotonic()
-        qemu.await_resets(2, 600 * machine.patience)  # to join what it was told, and to ask again
-        lab.note("a Wi-Fi that cannot be joined: seconds until it is given up", round(time.monotonic() - unplugged))
-        time.sleep(2 * seconds + UNPLUGGED_SECONDS)  # nobody can ask it what it does without a cable
-        qemu.plug(cable=True)
-    machine.await_ssh()
-    log = machine.run("cat /data/told.log")
-    require("offered 10.42.0." in log and "Saved." in log, f"the set-up page was told: {log}")
-    notes = machine.run("cat /run/edgeai/notes")
-    require(f"{TOLD_WIFI!r} could not be joined" in notes, f"the screen says: {notes}")
-    shown = machine.run(SETUP_PAGE)
-    require("could not be joined" in shown and "<form" in shown, f"the set-up page says: {shown}")
-    machine.run(f"rm -rf /data/tell-wifi /data/told* /data/system/given-up; {REMOVE_RADIOS}")
-
-
 def usb_stick(lab: Lab) -> None:
     """A model in a signed bundle on a USB stick is installed at a start of a board that has none."""
     machine = lab.machine
@@ -217,30 +155,6 @@ def network(lab: Lab) -> None:
     machine.run(f"set -e; cd /; edgeai verify twin; {FORGET_TWIN}; sync", within=300)
 
 
-def update(lab: Lab) -> None:
-    """A newer system on a USB stick is installed, tried and found good; the same stick does not start it over."""
-    machine = lab.machine
-    lab.start_with_key()
-    before = lab.status()["running"]
-    lab.trust_publisher()
-    machine.cut()
-    stick = machine.work / "stick.img"
-    make_stick(stick, [lab.update.bundle])
-    lab.start(stick)
-    started = time.monotonic()
-    while lab.settled(within=900)["running"] == before:
-        require(time.monotonic() < started + 1200 * machine.patience, "the system on the stick was not installed")
-        time.sleep(5)
-    lab.note("an update from a USB stick, seconds until it is the good system", round(time.monotonic() - started))
-    said = json.loads(machine.run("edgeai update --status --json"))
-    require(said["slots"][said["running"]] == lab.update.version, f"another version is running: {said}")
-    ask_briefly(machine)
-    time.sleep(IDLE_SECONDS)
-    require(lab.settled(within=60)["running"] != before, "the stick's system was installed again")
-    no_failed_units(machine)
-    machine.run("sync")
-
-
 def stalled_card(lab: Lab) -> None:
     """A card that stops answering for good: the kernel gives it up, and starts the board again."""
     machine = lab.machine
@@ -260,55 +174,6 @@ def stalled_card(lab: Lab) -> None:
     require(machine.run("cat /proc/sys/kernel/random/boot_id") != identity, "the board has not started again")
     ask_briefly(machine)
     machine.run(f"rm -f {STALLED_NOTE}; sync")
-
-
-def rollback(lab: Lab) -> None:
-    """Systems that cannot start or never look at themselves are tried three times, one that never answers once.
-
-    A sound one becomes good, and a good one whose kernel is gone gives way to the other. The log of an orderly end is
-    kept.
-    """
-    machine = lab.machine
-    lab.start_with_key()
-    good = lab.status()["running"]
-    machine.run(f"logger -p user.warning {LAST_WORDS}")
-    for what, spoil in (
-        ("whose kernel is empty", EMPTY_KERNEL),
-        ("whose root is damaged", BREAK_OTHER),
-        ("whose server never starts", SILENCE_OTHER),
-        ("that never looks whether it is healthy", IGNORE_OTHER),
-    ):
-        status, seconds = tried(lab, spoil)
-        require((status["running"], status["tries_left"]) == (good, 0), f"after one {what}: {status}")
-        lab.note(f"a system {what}: seconds until the good one is back", seconds)
-    require(LAST_WORDS in machine.run("cat /data/system/warnings.log"), "the log of an orderly end was not kept")
-    status, _ = tried(lab, "true")
-    require(status["running"] != good, f"after a sound one: {status}")
-    lab.note("a sound system was found good", json.dumps(status))
-    machine.run(EMPTY_OWN_KERNEL)
-    status, seconds = after_restart(lab)
-    require(status["running"] == good, f"after the good system's kernel was emptied: {status}")
-    lab.note("a good system whose kernel is gone: seconds until the other one is the good one", seconds)
-    machine.run("sync")
-
-
-def tried(lab: Lab, spoil: str) -> tuple[dict[str, object], int]:
-    """Copy the running system into the other slot, spoil it, have it tried; the slots in the end, and seconds."""
-    machine = lab.machine
-    machine.run(COPY_TO_OTHER, within=300)
-    machine.run(spoil)
-    machine.run(TRY_OTHER)
-    return after_restart(lab)
-
-
-def after_restart(lab: Lab) -> tuple[dict[str, object], int]:
-    """Restart it, and wait until nothing is on trial; the slots then, and seconds."""
-    machine = lab.machine
-    started = time.monotonic()
-    machine.restart(within=900)
-    time.sleep(5)  # one that is on trial may start again
-    status = lab.settled(within=900)
-    return status, round(time.monotonic() - started)
 
 
 CHECKS: dict[str, Callable[[Lab], None]] = {
