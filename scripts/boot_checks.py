@@ -9,7 +9,7 @@ from collections.abc import Callable
 from boot_cuts import power_cuts
 from boot_guest import ASIDE, ATTEMPTS, FORGET_TWIN, STATUS
 from boot_lab import Lab, ask, ask_briefly, no_failed_units, require
-from boot_machine import HOST, MAC, Machine, make_stick
+from boot_machine import BOOT_ID, HOST, MAC, Machine, make_stick
 from boot_mirror import serving
 from boot_silence import sent
 from boot_trials import rollback, update
@@ -159,11 +159,11 @@ def stalled_card(lab: Lab) -> None:
     """A card that stops answering for good: the kernel gives it up, and starts the board again."""
     machine = lab.machine
     lab.start_with_key()
-    identity = machine.run("cat /proc/sys/kernel/random/boot_id")
+    identity = machine.run(BOOT_ID)
     machine.run(f"(sleep 5; date >{STALLED_NOTE}; sync) >/dev/null 2>&1 &")
     machine.stall()
     stalled = time.monotonic()
-    while not machine.said(GIVEN_UP):
+    while GIVEN_UP not in machine.console():
         require(time.monotonic() < stalled + STALLED_SECONDS, "a card that does not answer was waited for")
         time.sleep(1)
     lab.note("a card that stops answering: seconds until the kernel gave it up", round(time.monotonic() - stalled))
@@ -171,7 +171,7 @@ def stalled_card(lab: Lab) -> None:
     machine.ready_after(within=300)
     lab.note("seconds until the board was ready again", round(time.monotonic() - stalled))
     machine.await_ssh()
-    require(machine.run("cat /proc/sys/kernel/random/boot_id") != identity, "the board has not started again")
+    require(machine.run(BOOT_ID) != identity, "the board has not started again")
     ask_briefly(machine)
     machine.run(f"rm -f {STALLED_NOTE}; sync")
 

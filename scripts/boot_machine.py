@@ -23,6 +23,7 @@ MOST_CRASHES = 5
 _TABLE = 0x1BE  # of partitions, in the first sector
 MAC = bytes.fromhex("525400123456")  # QEMU's first network card
 PORTS = {"http": 80, "ssh": 22}
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"  # another one at each start
 HOST = "10.0.2.2"  # this machine, seen from an emulated one
 
 
@@ -165,9 +166,9 @@ class Machine:
         if self._card is not None:
             self._card.answers.set()
 
-    def said(self, words: str) -> bool:
-        """Whether its console has shown this since it was switched on."""
-        return words in (self.work / "serial.log").read_text(errors="replace")
+    def console(self) -> str:
+        """What its console has shown since it was switched on."""
+        return (self.work / "serial.log").read_text(errors="replace")
 
     def _forget(self) -> None:
         if self._card is not None:
@@ -188,7 +189,7 @@ class Machine:
             if self.status(path) == http.HTTPStatus.OK:
                 return time.monotonic() - self.started
             time.sleep(0.5)
-        console = (self.work / "serial.log").read_text(errors="replace")[-2000:]
+        console = self.console()[-2000:]
         raise TimeoutError(f"not ready after {within * self.patience:.0f} s; its console ends with:\n{console}")
 
     def _crashed(self) -> None:
@@ -257,14 +258,12 @@ class Machine:
 
     def restart(self, within: float) -> None:
         """Let it start again by itself, and wait until it lets the holder of the key in."""
-        identity = "cat /proc/sys/kernel/random/boot_id"
-        before = self.run(identity)
+        before = self.run(BOOT_ID)
         self.run("systemctl reboot", check=False)
         deadline = time.monotonic() + within * self.patience
-        while self.run(identity, check=False) in ("", before):
+        while self.run(BOOT_ID, check=False) in ("", before):
             if time.monotonic() > deadline:
-                console = (self.work / "serial.log").read_text(errors="replace")[-2000:]
-                raise TimeoutError(f"it did not come back; its console ends with:\n{console}")
+                raise TimeoutError(f"it did not come back; its console ends with:\n{self.console()[-2000:]}")
             time.sleep(2)
 
     def await_ssh(self, within: float = 120.0) -> None:
